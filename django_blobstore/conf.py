@@ -1,0 +1,116 @@
+"""The only reader of ``settings.BLOBSTORE``: what each setting means, its default and what it accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from django.conf import settings
+
+T = TypeVar("T")
+
+
+class Setting(Generic[T]):
+    """One key of ``settings.BLOBSTORE``, read anew at each access.
+
+    `accepts` says whether a value is usable and `expects` says the same in words.
+    """
+
+    def __init__(
+        self, default: T | Callable[[], T], meaning: str, *, accepts: Callable[[Any], bool], expects: str
+    ) -> None:
+        self.default = default
+        self.meaning = meaning
+        self.accepts = accepts
+        self.expects = expects
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object, owner: type) -> T:
+        given = given_settings()
+        if self.name in given:
+            value: T = given[self.name]
+            return value
+        return self.default() if callable(self.default) else self.default
+
+
+def given_settings() -> Mapping[str, Any]:
+    """Return ``settings.BLOBSTORE`` as the project wrote it, or an empty mapping."""
+    given: Mapping[str, Any] = getattr(settings, "BLOBSTORE", {})
+    return given
+
+
+def _default_alias() -> str:
+    return "blobstore" if "blobstore" in settings.STORAGES else "default"
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+
+
+def _is_positive_seconds(value: Any) -> bool:
+    return _is_seconds(value) and value > 0
+
+
+def _one_of(*choices: str) -> dict[str, Any]:
+    return {"accepts": choices.__contains__, "expects": "one of " + ", ".join(repr(choice) for choice in choices)}
+
+
+class Settings:
+    """Every setting, as an attribute of its own name; durations are seconds, lengths are bytes."""
+
+    STORAGE = Setting[str](
+        _default_alias,
+        "Alias in STORAGES that keeps the bytes. Unset: 'blobstore' if STORAGES has it, else 'default'.",
+        accepts=lambda value: isinstance(value, str),
+        expects="an alias in STORAGES",
+    )
+    DEDUP_SCOPE = Setting[str](
+        "global",
+        "Who shares equal content: everybody ('global'), the buckets of one owner ('owner'), one bucket ('bucket'), or "
+        "what a dotted callable says: it takes a Namespace and returns the scope, a string of at most 100 characters.",
+        accepts=lambda value: isinstance(value, str) and (value in ("global", "owner", "bucket") or "." in value),
+        expects="'global', 'owner', 'bucket' or the dotted path of a callable",
+    )
+    PROOF_PROTOCOL = Setting[str](
+        "hmac",
+        "What a holder answers: 'hmac' (keyed, many ranges), or 'seed' (the plain SHA-384 of one range; for old clients).",
+        **_one_of("hmac", "seed"),
+    )
+    PROOF_SCOPE = Setting[str](
+        "global",
+        "Whose data may be claimed by proof: anybody's ('global'), what the requester may read ('readable'), none ('off').",
+        **_one_of("global", "readable", "off"),
+    )
+    PROOF_LIFETIME = Setting[float](
+        60, "Seconds in which a put request can be answered.", accepts=_is_positive_seconds, expects="seconds above 0"
+    )
+    DELETION_GRACE = Setting[float](
+        300,
+        "Seconds for which unreferenced bytes stay, so that readers can finish; 0 deletes right after the commit.",
+        accepts=_is_seconds,
+        expects="seconds, 0 or more",
+    )
+    LEASE = Setting[float](
+        600,
+        "Seconds without progress after which an upload counts as dead; a live one renews every third of it.",
+        accepts=_is_positive_seconds,
+        expects="seconds above 0",
+    )
+    MAX_LENGTH = Setting[int | None](
+        None,
+        "Longest content in bytes, or None for no limit.",
+        accepts=lambda value: value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0),
+        expects="bytes, 0 or more, or None",
+    )
+    SERVE_METHOD = Setting[str](
+        "stream", "How REST sends bytes: 'stream' reads them from the storage and sends them itself.", **_one_of("stream")
+    )
+
+
+conf = Settings()
+
+KNOWN: dict[str, Setting[Any]] = {
+    name: setting for name, setting in vars(Settings).items() if isinstance(setting, Setting)
+}
