@@ -105,7 +105,9 @@ class Settings:
         expects="bytes, 0 or more, or None",
     )
     SERVE_METHOD = Setting[str](
-        "stream", "How REST sends bytes: 'stream' reads them from the storage and sends them itself.", **_one_of("stream")
+        "stream",
+        "How REST sends bytes: 'stream' reads them from the storage and sends them itself.",
+        **_one_of("stream"),
     )
 
 

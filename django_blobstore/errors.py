@@ -179,7 +179,9 @@ class LeaseLost(BlobstoreError):
     """The upload to the storage path `path` outlived its lease and was swept."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"The upload to {path!r} took longer than its lease without progress and was swept; put it again.")
+        super().__init__(
+            f"The upload to {path!r} took longer than its lease without progress and was swept; put it again."
+        )
         self.path = path
 
 

@@ -1,0 +1,317 @@
+"""The catalog's tables: what is stored, where it is spoken of, and what is on its way in or out.
+
+Two rules hold at every moment. Each file in a storage is named by exactly one row here, a `Resource` (in use) or a
+`PendingFile` (arriving, or to be deleted). And each `Resource` counts the references to it; `django_blobstore.catalog`
+is the only module that changes a count.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from django_blobstore.namespaces import MAX_PATH_BYTES, MAX_USER_LENGTH, Namespace
+
+
+class ByteOrderedField(models.CharField[str, str]):
+    """Text compared byte by byte, so that all paths under a prefix are one range of the index."""
+
+    def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
+        parameters: Any = super().db_parameters(connection)
+        if connection.vendor == "postgresql":
+            parameters["collation"] = "C"
+        return parameters
+
+
+class Bucket(models.Model):
+    """A named set of objects with an owner."""
+
+    uuid = models.UUIDField(_("UUID"), primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(_("name"), max_length=150, blank=True)
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("owner"),
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="blobstore_buckets",
+    )
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    quota_bytes = models.PositiveBigIntegerField(_("quota in bytes"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("bucket")
+        verbose_name_plural = _("buckets")
+
+    def __str__(self) -> str:
+        return self.name or str(self.uuid)
+
+
+class Resource(models.Model):
+    """One stored content, shared by every reference to it.
+
+    `path` is where its bytes lie in the storage named by the alias `storage`; it is empty until they have arrived.
+    """
+
+    scope = models.CharField(_("scope"), max_length=100, blank=True, default="")
+    sha384 = models.CharField("SHA-384", max_length=96)
+    sha256 = models.CharField("SHA-256", max_length=64, blank=True, default="")
+    length = models.PositiveBigIntegerField(_("length in bytes"))
+    path = models.CharField(_("storage path"), max_length=255, blank=True, default="")
+    storage = models.CharField(_("storage alias"), max_length=100, blank=True, default="")
+    reference_count = models.PositiveBigIntegerField(_("reference count"), default=1)
+    verified_at = models.DateTimeField(_("verified at"), null=True, blank=True)
+    damaged_at = models.DateTimeField(_("damaged at"), null=True, blank=True)
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("resource")
+        verbose_name_plural = _("resources")
+        constraints = [
+            models.UniqueConstraint(fields=["scope", "sha384"], name="blobstore_resource_once_per_scope"),
+            models.UniqueConstraint(fields=["path"], condition=~Q(path=""), name="blobstore_resource_owns_its_file"),
+            models.CheckConstraint(condition=Q(reference_count__gte=1), name="blobstore_resource_is_referenced"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.sha384[:12]}… ({self.length} B)"
+
+
+class InNamespace(models.Model):
+    """Columns that say which namespace a row belongs to."""
+
+    user = models.CharField(_("user"), max_length=MAX_USER_LENGTH, blank=True, default="")
+
+    class Meta:
+        abstract = True
+
+    bucket_id: uuid.UUID | None
+
+    @property
+    def namespace(self) -> Namespace:
+        return Namespace(bucket=str(self.bucket_id or ""), user=self.user)
+
+
+class ManagedResourceQuerySet(QuerySet["ManagedResource"]):
+    """Objects, by where they live."""
+
+    def within(self, namespace: Namespace) -> ManagedResourceQuerySet:
+        return self.filter(bucket_id=namespace.bucket_id, user=namespace.user)
+
+    def at(self, namespace: Namespace, path: str) -> ManagedResourceQuerySet:
+        return self.within(namespace).filter(path=path)
+
+    def under(self, prefix: str) -> ManagedResourceQuerySet:
+        """Objects whose path starts with `prefix`, as a range of the index."""
+        end = after_prefix(prefix)
+        within = self.filter(path__gte=prefix) if prefix else self
+        return within.filter(path__lt=end) if end else within
+
+
+class ManagedResource(InNamespace):
+    """An object: a path in a namespace that refers to a `Resource`."""
+
+    bucket = models.ForeignKey(
+        Bucket,
+        verbose_name=_("bucket"),
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="managed_resources",
+        db_index=False,
+    )
+    path = ByteOrderedField(_("path"), max_length=MAX_PATH_BYTES)
+    resource = models.ForeignKey(
+        Resource, verbose_name=_("resource"), on_delete=models.PROTECT, related_name="references"
+    )
+    content_type = models.CharField(_("content type"), max_length=255, blank=True, default="")
+    metadata = models.JSONField(_("metadata"), blank=True, default=dict)
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    modified_at = models.DateTimeField(_("modified at"), default=timezone.now)
+
+    # On what `put` returns: whether the path is new (True) or had other content before (False).
+    was_created = True
+
+    objects = ManagedResourceQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("managed resource")
+        verbose_name_plural = _("managed resources")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["bucket", "user", "path"],
+                condition=Q(bucket__isnull=False),
+                name="blobstore_path_once_per_bucket",
+            ),
+            models.UniqueConstraint(
+                fields=["user", "path"], condition=Q(bucket__isnull=True), name="blobstore_path_once_outside_buckets"
+            ),
+            models.CheckConstraint(condition=~Q(path=""), name="blobstore_path_is_not_empty"),
+        ]
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class PutRequestQuerySet(QuerySet["PutRequest"]):
+    """Put requests, by what can still be done with them."""
+
+    def answerable(self) -> PutRequestQuerySet:
+        return self.filter(state=PutRequest.State.OPEN, expires_at__gt=Now())
+
+    def failed_today(self, requester: str, scope: str, sha384: str) -> PutRequestQuerySet:
+        return self.filter(
+            requester=requester,
+            scope=scope,
+            sha384=sha384,
+            state=PutRequest.State.FAILED,
+            created_at__gte=start_of_day(),
+        )
+
+    def forgettable(self) -> PutRequestQuerySet:
+        """Requests that neither can be answered nor count against today's failures."""
+        return self.filter(created_at__lt=start_of_day(), expires_at__lte=Now())
+
+
+class PutRequest(InNamespace):
+    """A challenge to somebody who says to hold content already stored."""
+
+    class State(models.TextChoices):
+        OPEN = "open", _("open")
+        CLAIMED = "claimed", _("being checked")
+        USED = "used", _("used")
+        FAILED = "failed", _("failed")
+
+    id = models.CharField(_("request id"), primary_key=True, max_length=22, editable=False)
+    requester = models.CharField(_("requester"), max_length=MAX_USER_LENGTH, blank=True, default="")
+    bucket = models.ForeignKey(
+        Bucket,
+        verbose_name=_("bucket"),
+        null=True,
+        blank=True,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+    )
+    path = models.CharField(_("path"), max_length=MAX_PATH_BYTES)
+    scope = models.CharField(_("scope"), max_length=100, blank=True, default="")
+    sha384 = models.CharField("SHA-384", max_length=96)
+    length = models.PositiveBigIntegerField(_("length in bytes"))
+    content_type = models.CharField(_("content type"), max_length=255, blank=True, default="")
+    algorithm = models.CharField(_("algorithm"), max_length=20)
+    nonce = models.BinaryField(_("nonce"), max_length=32)
+    ranges = models.JSONField(_("ranges"))
+    state = models.CharField(_("state"), max_length=10, choices=State.choices, default=State.OPEN)
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    expires_at = models.DateTimeField(_("expires at"))
+
+    objects = PutRequestQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("put request")
+        verbose_name_plural = _("put requests")
+        indexes = [
+            models.Index(fields=["requester", "sha384", "created_at"], name="blobstore_request_failures"),
+            models.Index(fields=["created_at"], name="blobstore_request_age"),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class PendingFileQuerySet(QuerySet["PendingFile"]):
+    """Files on their way in or out; all times are the database's."""
+
+    def arriving(self) -> PendingFileQuerySet:
+        """Uploads under way whose lease is alive."""
+        return self.filter(discard=False, lease_until__gt=Now())
+
+    def abandoned(self) -> PendingFileQuerySet:
+        """Uploads whose lease has run out."""
+        return self.filter(discard=False, lease_until__lte=Now())
+
+    def due(self) -> PendingFileQuerySet:
+        """Files to be deleted now."""
+        return self.filter(discard=True, due_at__lte=Now())
+
+    def renew(self, lease: timedelta, **progress: Any) -> bool:
+        """Extend the lease of uploads not given up yet; say whether there was one."""
+        return bool(self.filter(discard=False).update(lease_until=Now() + lease, **progress))
+
+    def give_up(self, grace: timedelta = timedelta(0)) -> int:
+        """Mark uploads for deletion after `grace` and return how many there were."""
+        return self.filter(discard=False).update(discard=True, lease_until=None, due_at=Now() + grace)
+
+
+class PendingFile(InNamespace):
+    """A file that no resource speaks of: it is arriving (it has a lease), or it is to be deleted (it has a due time)."""
+
+    path = models.CharField(_("storage path"), primary_key=True, max_length=255)
+    storage = models.CharField(_("storage alias"), max_length=100)
+    bucket = models.ForeignKey(
+        Bucket,
+        verbose_name=_("bucket"),
+        null=True,
+        blank=True,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+    )
+    managed_path = models.CharField(_("path"), max_length=MAX_PATH_BYTES, blank=True, default="")
+    scope = models.CharField(_("scope"), max_length=100, blank=True, default="")
+    declared_sha384 = models.CharField(_("declared SHA-384"), max_length=96, blank=True, default="")
+    length = models.PositiveBigIntegerField(_("length in bytes"), null=True, blank=True)
+    offset = models.PositiveBigIntegerField(_("bytes arrived"), default=0)
+    lease_until = models.DateTimeField(_("lease until"), null=True, blank=True)
+    discard = models.BooleanField(_("to be deleted"), default=False)
+    due_at = models.DateTimeField(_("due at"), null=True, blank=True)
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+
+    objects = PendingFileQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("pending file")
+        verbose_name_plural = _("pending files")
+        indexes = [
+            models.Index(fields=["bucket", "user", "managed_path"], name="blobstore_pending_target"),
+            models.Index(
+                fields=["declared_sha384"], condition=~Q(declared_sha384=""), name="blobstore_pending_declared"
+            ),
+            models.Index(fields=["due_at"], condition=Q(discard=True), name="blobstore_pending_due"),
+            models.Index(fields=["lease_until"], condition=Q(discard=False), name="blobstore_pending_lease"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(discard=False, lease_until__isnull=False, due_at__isnull=True)
+                | Q(discard=True, lease_until__isnull=True, due_at__isnull=False),
+                name="blobstore_pending_arrives_or_leaves",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.path
+
+
+def start_of_day() -> datetime:
+    """Return the last midnight in UTC."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def after_prefix(prefix: str) -> str:
+    """Return the smallest text after everything that starts with `prefix`, byte by byte, or "" if there is none."""
+    stem = prefix.rstrip(chr(0x10FFFF))
+    if not stem:
+        return ""
+    following = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
