@@ -75,12 +75,12 @@ class Settings:
     )
     PROOF_PROTOCOL = Setting[str](
         "hmac",
-        "What a holder answers: 'hmac' (keyed, many ranges), or 'seed' (the plain SHA-384 of one range; for old clients).",
+        "What a holder answers: 'hmac' (keyed, many ranges), or 'seed' (plain SHA-384 of one range, for old clients).",
         **_one_of("hmac", "seed"),
     )
     PROOF_SCOPE = Setting[str](
         "global",
-        "Whose data may be claimed by proof: anybody's ('global'), what the requester may read ('readable'), none ('off').",
+        "Whose data may be claimed by proof: anybody's ('global'), what one may read ('readable'), nobody's ('off').",
         **_one_of("global", "readable", "off"),
     )
     PROOF_LIFETIME = Setting[float](

@@ -4,6 +4,7 @@
 
     BlobstoreError
     ├── ResourceNotFound         nothing is stored at that path, id or hash
+    │   ├── BucketNotFound       there is no such bucket, and the caller may not make one
     │   └── ResourceDeleted      it was there when the proof was asked for, and is gone now
     ├── UploadPending            the path or hash is valid and its bytes are on their way: try again
     ├── AlreadyUploaded          the storage path of this resource is already recorded
@@ -40,6 +41,14 @@ class ResourceNotFound(BlobstoreError):
     def __init__(self, key: object, reason: str = "") -> None:
         super().__init__(f"Nothing is stored for {key!r}{': ' + reason if reason else ''}.")
         self.key = key
+
+
+class BucketNotFound(ResourceNotFound):
+    """There is no bucket `bucket`."""
+
+    def __init__(self, bucket: object) -> None:
+        super().__init__(bucket, "there is no such bucket")
+        self.bucket = bucket
 
 
 class ResourceDeleted(ResourceNotFound):
@@ -179,9 +188,7 @@ class LeaseLost(BlobstoreError):
     """The upload to the storage path `path` outlived its lease and was swept."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(
-            f"The upload to {path!r} took longer than its lease without progress and was swept; put it again."
-        )
+        super().__init__(f"The upload to {path!r} outlived its lease and was swept; put it again.")
         self.path = path
 
 

@@ -22,7 +22,7 @@ from django.utils.translation import gettext_lazy as _
 from django_blobstore.namespaces import MAX_PATH_BYTES, MAX_USER_LENGTH, Namespace
 
 
-class ByteOrderedField(models.CharField[str, str]):
+class ByteOrderedField(models.CharField):
     """Text compared byte by byte, so that all paths under a prefix are one range of the index."""
 
     def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
@@ -254,7 +254,7 @@ class PendingFileQuerySet(QuerySet["PendingFile"]):
 
 
 class PendingFile(InNamespace):
-    """A file that no resource speaks of: it is arriving (it has a lease), or it is to be deleted (it has a due time)."""
+    """A file no resource speaks of: it is arriving and has a lease, or is to be deleted and has a due time."""
 
     path = models.CharField(_("storage path"), primary_key=True, max_length=255)
     storage = models.CharField(_("storage alias"), max_length=100)
