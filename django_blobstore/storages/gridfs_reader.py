@@ -1,0 +1,269 @@
+"""How chunks become bytes: which are asked for at a time, by which cursor, and what happens when it breaks."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from time import sleep
+from typing import IO, Any, Self, cast
+
+from django.core.files import File
+from pymongo import ASCENDING, CursorType
+from pymongo.errors import ConnectionFailure, CursorNotFound, InvalidOperation
+from pymongo.synchronous.cursor import Cursor
+
+from django_blobstore.storages.gridfs_bucket import Bucket, CorruptFile, Document, GridFSFile, retried
+
+WINDOW_BYTES = 2**20
+WINDOW_CHUNKS = 1024
+GROUP_BYTES = 4 * 2**20
+ATTEMPTS = 5
+PAUSE = 0.2
+
+Interrupted = (ConnectionFailure, CursorNotFound)
+
+
+class Reader(io.BufferedIOBase):
+    """The bytes of one file, seekable; not to be shared between threads.
+
+    A file read from its start is streamed by an exhaust cursor after its first MiB. A reader that stops within it, or
+    that was ever moved by `seek`, asks for a few chunks at a time instead: closing an exhaust cursor early costs its
+    connection.
+    """
+
+    mode = "rb"
+
+    def __init__(self, bucket: Bucket, file: GridFSFile, *, first_chunk: bytes | None = None) -> None:
+        self.stored = file
+        self.name = file.name
+        self.size = file.length
+        self._bucket = bucket
+        self._position = 0
+        self._moved = False
+        self._n = -1
+        self._chunk = b""
+        self._coming: Generator[bytes, None, None] | None = None
+        if first_chunk is not None:
+            self._n, self._chunk = 0, first_chunk
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        self._check_open()
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        self._check_open()
+        target = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
+        if target < 0:
+            raise ValueError(f"Cannot seek to {target}, before the start of {self.name!r}.")
+        if target != self._position:
+            self._moved = target != 0
+        self._position = target
+        return target
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return `size` bytes, fewer only at the end of the file, or all the rest."""
+        self._check_open()
+        rest = max(0, self.size - self._position)
+        wanted = rest if size is None or size < 0 else min(size, rest)
+        pieces = []
+        while wanted:
+            pieces.append(self.read1(wanted))
+            wanted -= len(pieces[-1])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Return at most `size` bytes of one chunk: the largest piece there is without copying."""
+        self._check_open()
+        piece = self.peek(size)
+        if 0 <= size < len(piece):
+            piece = piece[:size]
+        self._position += len(piece)
+        return piece
+
+    def peek(self, size: int = 0, /) -> bytes:
+        """Return the rest of the present chunk without moving; `size` only says how much will be read soon."""
+        self._check_open()
+        if self._position >= self.size:
+            return b""
+        n, offset = divmod(self._position, self.stored.chunk_size)
+        if n != self._n:
+            self._fetch(n, size)
+        return self._chunk[offset:]
+
+    def readinto(self, buffer: Any, /) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._drop()
+        self._chunk = b""
+        super().close()
+
+    def _fetch(self, n: int, size: int) -> None:
+        """Make `n` the present chunk: the next of those already asked for, or the first of a new request."""
+        if self._coming is None or n != self._n + 1:
+            self._drop()
+            soon = max(1, -(-min(size, WINDOW_BYTES) // self.stored.chunk_size))
+            whole = n == 0 and not self._moved
+            self._coming = chunks_from(self._bucket, self.stored, n, soon=soon, whole=whole)
+        self._chunk = next(self._coming)
+        self._n = n
+        if n == self.stored.chunk_count - 1:
+            next(self._coming, None)
+            self._coming = None
+
+    def _drop(self) -> None:
+        if self._coming is not None:
+            self._coming.close()
+            self._coming = None
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError(f"The file {self.name!r} is closed.")
+
+
+class StoredFile(File):  # type: ignore[type-arg]
+    """A file opened with "rb"; `open` goes back to its start, and to the storage if it was closed."""
+
+    DEFAULT_CHUNK_SIZE = WINDOW_BYTES
+    mode = "rb"
+
+    def __init__(self, reader: Reader, reopen: Callable[[], Reader]) -> None:
+        super().__init__(cast("IO[bytes]", reader), reader.name)
+        self._reopen = reopen
+
+    def open(self, mode: str | None = None, *_: Any, **__: Any) -> Self:
+        if mode not in (None, "rb"):
+            raise ValueError(f"{self.name!r} is open for reading; open it from its storage for {mode!r}.")
+        if self.closed:
+            self.file = cast("IO[bytes]", self._reopen())
+        self.seek(0)
+        return self
+
+
+def chunks_from(
+    bucket: Bucket, file: GridFSFile, n: int, *, soon: int = 1, whole: bool = False
+) -> Generator[bytes, None, None]:
+    """Yield the chunks of `file` from number `n` on, each checked.
+
+    `soon` of them are asked for first, then twice as many each time, up to one MiB; if the `whole` file is to be read,
+    one MiB first and then a stream. After a broken connection it goes on where it stopped; ConnectionError is raised
+    when that brings nothing five times in a row.
+    """
+    failures = 0
+    source = _requests(bucket, file, n, soon, stream=whole)
+    try:
+        while n < file.chunk_count:
+            try:
+                data = file.check_chunk(n, next(source, None))
+            except Interrupted as error:
+                failures += 1
+                _pause(file, n, failures, error)
+                source = _requests(bucket, file, n, soon, stream=whole)
+                continue
+            yield data
+            failures = 0
+            n += 1
+        _check_end(file, source)
+    finally:
+        source.close()
+
+
+def read_ranges(bucket: Bucket, file: GridFSFile, ranges: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+    """Yield the bytes of each (start, length), clipped at the end of `file`, by few queries of at most 4 MiB of chunks.
+
+    Only what one range holds may be more than that.
+    """
+    for group in _grouped(file, ranges):
+        numbers = sorted({n for wanted in group for n in _touched(file, wanted)})
+        chunks = retried(partial(_chunks_by_number, bucket, file, numbers))
+        for wanted in group:
+            yield b"".join(_cut(file, n, chunks[n], wanted) for n in _touched(file, wanted))
+
+
+def _requests(bucket: Bucket, file: GridFSFile, n: int, soon: int, *, stream: bool) -> Generator[Document, None, None]:
+    """Yield chunk documents from number `n` on, some per query: no cursor is left open between them."""
+    most = min(WINDOW_CHUNKS, max(1, WINDOW_BYTES // file.chunk_size))
+    window = most if stream else min(soon, most)
+    while n < file.chunk_count:
+        # One more than there should be at the end, to notice it.
+        limit = window + (n + window >= file.chunk_count)
+        yield from _find(bucket, file, n).limit(limit).batch_size(limit).to_list()
+        n += window
+        window = min(2 * window, most)
+        if stream and bucket.streams and n < file.chunk_count:
+            try:
+                with _find(bucket, file, n, cursor_type=CursorType.EXHAUST).batch_size(most) as cursor:
+                    yield from cursor
+                return
+            except InvalidOperation:  # Before 7.1 mongos has no exhaust cursors.
+                bucket.streams = False
+
+
+def _find(bucket: Bucket, file: GridFSFile, n: int, **options: Any) -> Cursor[Document]:
+    return bucket.chunks.find({"files_id": {"$eq": file.id}, "n": {"$gte": n}}, **options).sort("n", ASCENDING)
+
+
+def _pause(file: GridFSFile, n: int, failures: int, error: Exception) -> None:
+    if failures == ATTEMPTS:
+        position = n * file.chunk_size
+        raise ConnectionError(
+            f"Reading {file.name!r} broke off at byte {position} of {file.length} {ATTEMPTS} times in a row."
+        ) from error
+    sleep(PAUSE * (failures - 1))
+
+
+def _check_end(file: GridFSFile, source: Iterator[Document]) -> None:
+    """Let the cursor see its end, so that its connection is free again, and find a chunk that should not be there."""
+    with suppress(*Interrupted):
+        if next(source, None) is not None:
+            raise CorruptFile(file.name, file.chunk_count, "should not be there")
+
+
+def _grouped(file: GridFSFile, ranges: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Yield consecutive ranges together, as long as their chunks fit in one group."""
+    group: list[tuple[int, int]] = []
+    numbers: set[int] = set()
+    for wanted in ranges:
+        touched = set(_touched(file, wanted))
+        if group and len(numbers | touched) * file.chunk_size > GROUP_BYTES:
+            yield group
+            group, numbers = [], set()
+        group.append(wanted)
+        numbers |= touched
+    if group:
+        yield group
+
+
+def _touched(file: GridFSFile, wanted: tuple[int, int]) -> range:
+    """Return the numbers of the chunks that hold any byte of the range `wanted`."""
+    start, length = wanted
+    if start < 0 or length < 0:
+        raise ValueError(f"A range is a start and a length of 0 or more, not {wanted}.")
+    end = min(start + length, file.length)
+    return range(start // file.chunk_size, -(-end // file.chunk_size)) if start < end else range(0)
+
+
+def _chunks_by_number(bucket: Bucket, file: GridFSFile, numbers: list[int]) -> dict[int, bytes]:
+    if not numbers:
+        return {}
+    query = {"files_id": {"$eq": file.id}, "n": {"$in": numbers}}
+    found = {chunk["n"]: chunk for chunk in bucket.chunks.find(query)}
+    return {n: file.check_chunk(n, found.get(n)) for n in numbers}
+
+
+def _cut(file: GridFSFile, n: int, data: bytes, wanted: tuple[int, int]) -> bytes:
+    start, length = wanted
+    origin = n * file.chunk_size
+    return data[max(0, start - origin) : start + length - origin]
