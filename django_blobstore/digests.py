@@ -23,7 +23,20 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+class Seekable(Readable, Protocol):
+    """A `Readable` that can go back."""
+
+    def seek(self, offset: int, /) -> int: ...
+
+    def tell(self) -> int: ...
+
+
 Stream: TypeAlias = "Readable | bytes | bytearray | memoryview"
+
+
+def as_readable(stream: Stream) -> Readable:
+    """Return `stream`, or a reader of it if it is bytes."""
+    return stream if isinstance(stream, Readable) else io.BytesIO(stream)
 
 
 def clean_hash(value: str, algorithm: str = "sha384") -> str:
@@ -54,24 +67,23 @@ class HashingReader:
     ) -> None:
         if limit is not None and length > limit:
             raise ContentTooLarge(limit)
-        self._stream = stream if isinstance(stream, Readable) else io.BytesIO(stream)
+        self._stream = as_readable(stream)
         self._expected = length
         self._limit = limit
         self._on_read = on_read
         self._hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
+        self._ahead = b""
         self.length = 0
 
     def read(self, size: int) -> bytes:
         """Return the next `size` bytes; fewer only at the end."""
-        block = self._read_filled(size if self._expected < 0 else min(size, self._expected - self.length))
-        self.length += len(block)
-        if self._limit is not None and self.length > self._limit:
-            raise ContentTooLarge(self._limit)
-        for running in self._hashes.values():
-            running.update(block)
-        if self._on_read:
-            self._on_read()
-        return block
+        block, self._ahead = self._ahead[:size], self._ahead[size:]
+        return block + self._take(size - len(block)) if len(block) < size else block
+
+    def peek(self, size: int) -> bytes:
+        """Return the next `size` bytes, fewer only at the end, and leave them to be read again."""
+        self._ahead = self.read(size)
+        return self._ahead
 
     def drain(self, block_size: int = 1024 * 1024) -> None:
         """Read to the end, only to hash."""
@@ -93,6 +105,17 @@ class HashingReader:
         for algorithm, value in expected.items():
             if value != self.hexdigest(algorithm):
                 raise HashMismatch(value, self.hexdigest(algorithm), algorithm)
+
+    def _take(self, size: int) -> bytes:
+        block = self._read_filled(size if self._expected < 0 else min(size, self._expected - self.length))
+        self.length += len(block)
+        if self._limit is not None and self.length > self._limit:
+            raise ContentTooLarge(self._limit)
+        for running in self._hashes.values():
+            running.update(block)
+        if self._on_read:
+            self._on_read()
+        return block
 
     def _read_filled(self, size: int) -> bytes:
         block = self._read_once(size)

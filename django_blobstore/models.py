@@ -22,7 +22,7 @@ from django.utils.translation import gettext_lazy as _
 from django_blobstore.namespaces import MAX_PATH_BYTES, MAX_USER_LENGTH, Namespace
 
 
-class ByteOrderedField(models.CharField):
+class ByteOrderedField(models.CharField):  # type: ignore[type-arg]  # Django's own class takes no arguments
     """Text compared byte by byte, so that all paths under a prefix are one range of the index."""
 
     def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
@@ -85,6 +85,11 @@ class Resource(models.Model):
     def __str__(self) -> str:
         return f"{self.sha384[:12]}… ({self.length} B)"
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether its bytes have arrived and nothing says that they are missing or damaged."""
+        return bool(self.path) and self.damaged_at is None
+
 
 class InNamespace(models.Model):
     """Columns that say which namespace a row belongs to."""
@@ -105,7 +110,7 @@ class ManagedResourceQuerySet(QuerySet["ManagedResource"]):
     """Objects, by where they live."""
 
     def within(self, namespace: Namespace) -> ManagedResourceQuerySet:
-        return self.filter(bucket_id=namespace.bucket_id, user=namespace.user)
+        return self.filter(Q(bucket_id=namespace.bucket_id), user=namespace.user)
 
     def at(self, namespace: Namespace, path: str) -> ManagedResourceQuerySet:
         return self.within(namespace).filter(path=path)
@@ -129,7 +134,7 @@ class ManagedResource(InNamespace):
         related_name="managed_resources",
         db_index=False,
     )
-    path = ByteOrderedField(_("path"), max_length=MAX_PATH_BYTES)
+    path: models.CharField[str, str] = ByteOrderedField(_("path"), max_length=MAX_PATH_BYTES)
     resource = models.ForeignKey(
         Resource, verbose_name=_("resource"), on_delete=models.PROTECT, related_name="references"
     )
@@ -235,6 +240,10 @@ class PendingFileQuerySet(QuerySet["PendingFile"]):
     def arriving(self) -> PendingFileQuerySet:
         """Uploads under way whose lease is alive."""
         return self.filter(discard=False, lease_until__gt=Now())
+
+    def aimed_at(self, namespace: Namespace, path: str) -> PendingFileQuerySet:
+        """Files that are to become the object at `path`."""
+        return self.filter(Q(bucket_id=namespace.bucket_id), user=namespace.user, managed_path=path)
 
     def abandoned(self) -> PendingFileQuerySet:
         """Uploads whose lease has run out."""

@@ -1,0 +1,91 @@
+"""The bytes of one object as a Django File that checks them as they pass."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+
+from django.core.files.base import File
+
+from django_blobstore.errors import BlobstoreError
+from django_blobstore.models import ManagedResource
+from django_blobstore.resource_storage import BLOCK_SIZE, BytesFile
+
+
+class BlobFile(BytesFile):
+    """An object's bytes: readable, seekable, a context manager.
+
+    `size` is in bytes, `sha384` in hex; `managed` is the object's row. A read from the start to the end is checked
+    against the SHA-384: if it differs, the last block is not handed out and `ContentDamaged` is raised.
+    """
+
+    def __init__(
+        self, managed: ManagedResource, file: File[bytes], *, on_damage: Callable[[str], BlobstoreError]
+    ) -> None:
+        super().__init__(file, managed.path)
+        self._file = file
+        self.managed = managed
+        self.size = managed.resource.length
+        self.sha384 = managed.resource.sha384
+        self.content_type = managed.content_type
+        self._on_damage = on_damage
+        self._position = 0
+        self._hash = hashlib.sha384(usedforsecurity=False)
+        self._hashed = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next `size` bytes, or all that are left; fewer only at the end."""
+        left = max(self.size - self._position, 0)
+        wanted = left if size is None or size < 0 else min(size, left)
+        block = self._read_filled(wanted)
+        if self._position == self._hashed:
+            self._hash.update(block)
+            self._hashed += len(block)
+            if self._hashed == self.size and self._hash.hexdigest() != self.sha384:
+                raise self._on_damage("its bytes have another hash")
+        self._position += len(block)
+        return block
+
+    def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes from the start in blocks of `chunk_size` (1 MiB by default)."""
+        self.seek(0)
+        while block := self.read(chunk_size or BLOCK_SIZE):
+            yield block
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        if start + offset < 0:
+            raise ValueError(f"Cannot seek to {start + offset}, before the start.")
+        if start + offset != self._position:
+            self._position = start + offset
+            self._file.seek(self._position)
+        if self._position == 0:
+            self._hash, self._hashed = hashlib.sha384(usedforsecurity=False), 0
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readable(self) -> bool:
+        return not self.closed
+
+    def writable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return not self.closed
+
+    def _read_filled(self, size: int) -> bytes:
+        parts = []
+        missing = size
+        while missing:
+            try:
+                part = self._file.read(missing)
+            except FileNotFoundError as error:
+                raise self._on_damage("its file is missing") from error
+            if not part:
+                raise self._on_damage(f"its file ends {missing} bytes early")
+            parts.append(part)
+            missing -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,0 +1,349 @@
+"""The only module that changes a reference count, each time in one transaction with the rows that justify it.
+
+Locks are taken in one order everywhere: the object, then resources by primary key, then the pending file. Two
+transactions can then wait for each other only in rare races over a new content, and those are tried again.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from django.db import Error, connections, router, transaction
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from django_blobstore.conf import conf
+from django_blobstore.digests import clean_hash
+from django_blobstore.errors import (
+    AlreadyUploaded,
+    BucketNotFound,
+    CatalogBusy,
+    LeaseLost,
+    LengthMismatch,
+    ResourceNotFound,
+    UploadPending,
+)
+from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource
+from django_blobstore.namespaces import Namespace
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+
+# Deadlock, serialization failure, unique violation, and a bucket deleted meanwhile (foreign key).
+_TRANSIENT_SQLSTATES = {"40P01", "40001", "23505", "23503"}
+_TRANSIENT_SQLITE = (
+    "SQLITE_BUSY",
+    "SQLITE_LOCKED",
+    "SQLITE_CONSTRAINT_UNIQUE",
+    "SQLITE_CONSTRAINT_PRIMARYKEY",
+    "SQLITE_CONSTRAINT_FOREIGNKEY",
+)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is known of some bytes: their hashes in hex and their number."""
+
+    sha384: str
+    length: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file in the storage of an alias; `path` is "" where there is none."""
+
+    storage: str
+    path: str
+
+
+@dataclass
+class Change:
+    """What a transaction did: the object it wrote or removed, and the files that nothing needs any more."""
+
+    managed: ManagedResource
+    discarded: list[StoredFile] = field(default_factory=list)
+
+
+class ResourceCatalog:
+    """Knows each stored content once, by its SHA-384, and counts who refers to it.
+
+    `get`, `find`, `put`, `upload_complete` and `remove` are for callers who keep references of their own; `refer` and
+    `release` keep the references that are rows of `ManagedResource`.
+    """
+
+    @property
+    def using(self) -> str:
+        """Alias of the database that the catalog is written to."""
+        return router.db_for_write(Resource)
+
+    def get(self, id: int) -> Resource:
+        """Return the resource `id`.
+
+        Raises `ResourceNotFound`, or `UploadPending` while its bytes have not arrived.
+        """
+        return _uploaded(Resource.objects.filter(pk=id).first(), id)
+
+    def find(self, sha384: str, *, scope: str = "") -> int:
+        """Return the id of the resource with this hash (hex).
+
+        Raises `ResourceNotFound`, or `UploadPending` while its bytes have not arrived.
+        """
+        sha384 = clean_hash(sha384)
+        return _uploaded(Resource.objects.filter(scope=scope, sha384=sha384).first(), sha384).pk
+
+    def put(self, sha384: str, length: int, *, scope: str = "") -> tuple[int, str]:
+        """Take a reference to a content of `length` bytes and return its id and storage path.
+
+        An unknown content begins with the count 1 and the path ""; a known one's count grows by one. Raises
+        `LengthMismatch` if the known length differs.
+        """
+        content = Content(clean_hash(sha384), length)
+        resource = self.transact(lambda: self._count_up(content, scope, None))
+        return resource.pk, resource.path
+
+    def upload_complete(self, id: int, path: str, *, storage: str | None = None) -> None:
+        """Record, once, that the bytes of resource `id` lie at the storage path `path`.
+
+        Raises `AlreadyUploaded` for every caller but the first, and `ResourceNotFound`.
+        """
+        self.transact(lambda: self._record_upload(id, StoredFile(storage or conf.STORAGE, path)))
+
+    def remove(self, id: int) -> tuple[bool, str]:
+        """Give back a reference; return whether it was the last one, and the storage path.
+
+        After the last one the row is gone and the file is to be deleted: `sweep` does that after `DELETION_GRACE`, and
+        the caller may do it earlier. Raises `ResourceNotFound`.
+        """
+        return self.transact(lambda: self._count_down(id, []))
+
+    def refer(
+        self,
+        namespace: Namespace,
+        path: str,
+        content: Content,
+        *,
+        scope: str = "",
+        file: StoredFile | None = None,
+        attributes: dict[str, Any] | None = None,
+        create_bucket: bool = True,
+    ) -> Change:
+        """Make the object at `path` refer to `content`, whose bytes are stored already or lie in `file`.
+
+        `file` is named by a `PendingFile`; it becomes the content's own file, or is discarded where the content has a
+        sound one. Whatever the object referred to before loses a reference. `attributes` are further columns of the
+        object. Raises `ResourceNotFound` if the content is not stored and there is no file, `LeaseLost` if the file
+        was swept, `BucketNotFound` unless `create_bucket`, and `CatalogBusy`.
+        """
+        return self.transact(
+            lambda: self._refer(namespace, path, content, scope, file, attributes or {}, create_bucket), durable=True
+        )
+
+    def release(self, namespace: Namespace, path: str) -> Change:
+        """Remove the object at `path` and its reference. Raises `ResourceNotFound` and `CatalogBusy`."""
+        return self.transact(lambda: self._release(namespace, path))
+
+    def mark_damaged(self, resource: Resource) -> bool:
+        """Record that the bytes of `resource` are missing or wrong; False if it has other bytes or is gone by now."""
+        rows = Resource.objects.using(self.using).filter(pk=resource.pk, path=resource.path)
+        return bool(rows.update(damaged_at=Now()))
+
+    def transact(self, work: Callable[[], T], *, durable: bool = False) -> T:
+        """Run `work` in a transaction, again if the database says that another one was in the way.
+
+        Inside a transaction of the caller it runs once: only whoever began that can run it again.
+        """
+        attempts = 1 if connections[self.using].in_atomic_block else ATTEMPTS
+        for attempt in range(1, attempts + 1):
+            try:
+                with transaction.atomic(using=self.using, durable=durable):
+                    return work()
+            except Error as error:
+                if not _is_transient(error) or attempts == 1:
+                    raise
+                if attempt == attempts:
+                    raise CatalogBusy(attempts) from error
+            time.sleep(random.uniform(0, 0.02 * 2**attempt))
+        raise AssertionError("unreachable")
+
+    def _refer(
+        self,
+        namespace: Namespace,
+        path: str,
+        content: Content,
+        scope: str,
+        file: StoredFile | None,
+        attributes: dict[str, Any],
+        create_bucket: bool,
+    ) -> Change:
+        managed = self._locked(namespace, path)
+        old = managed.resource if managed else None
+        discarded: list[StoredFile] = []
+        if old and (old.scope, old.sha384) == (scope, content.sha384):
+            resource = Resource.objects.using(self.using).select_for_update().get(pk=old.pk)
+        else:
+            resource = self._exchange(old, content, scope, file, discarded)
+        if file:
+            self._settle(resource, file, discarded)
+        elif not resource.is_sound:
+            raise ResourceNotFound(content.sha384)
+        if managed is None:
+            self._require_bucket(namespace, create_bucket)
+            managed = ManagedResource(bucket_id=namespace.bucket_id, user=namespace.user, path=path)
+        managed.was_created = old is None
+        managed.resource = resource
+        managed.modified_at = timezone.now()
+        for name, value in attributes.items():
+            setattr(managed, name, value)
+        managed.save(using=self.using, force_insert=managed.was_created, force_update=not managed.was_created)
+        return Change(managed, discarded)
+
+    def _release(self, namespace: Namespace, path: str) -> Change:
+        managed = self._locked(namespace, path)
+        if managed is None:
+            raise ResourceNotFound(path)
+        ManagedResource.objects.using(self.using).filter(pk=managed.pk).delete()
+        change = Change(managed)
+        self._count_down(managed.resource_id, change.discarded)
+        return change
+
+    def _locked(self, namespace: Namespace, path: str) -> ManagedResource | None:
+        rows = ManagedResource.objects.using(self.using).select_for_update(of=("self",)).select_related("resource")
+        return rows.at(namespace, path).first()
+
+    def _require_bucket(self, namespace: Namespace, create: bool) -> None:
+        if namespace.bucket_id is None:
+            return
+        buckets = Bucket.objects.using(self.using)
+        if create:
+            name = "" if str(namespace.bucket) == str(namespace.bucket_id) else str(namespace.bucket)
+            buckets.bulk_create([Bucket(uuid=namespace.bucket_id, name=name)], ignore_conflicts=True)
+        elif not buckets.filter(pk=namespace.bucket_id).exists():
+            raise BucketNotFound(namespace.bucket)
+
+    def _exchange(
+        self,
+        old: Resource | None,
+        content: Content,
+        scope: str,
+        file: StoredFile | None,
+        discarded: list[StoredFile],
+    ) -> Resource:
+        """Count the new content up and the old one down, the one with the lower primary key first."""
+        if old is None:
+            return self._count_up(content, scope, file)
+        known = Resource.objects.using(self.using).filter(scope=scope, sha384=content.sha384)
+        new_id = known.values_list("pk", flat=True).first()
+        if new_id is not None and new_id < old.pk:
+            resource = self._count_up(content, scope, file)
+            self._count_down(old.pk, discarded)
+            return resource
+        self._count_down(old.pk, discarded)
+        return self._count_up(content, scope, file)
+
+    def _count_up(self, content: Content, scope: str, file: StoredFile | None) -> Resource:
+        """Insert the resource with the count 1, or add one to its count, in one statement."""
+        file = file or StoredFile("", "")
+        # Django's bulk_create(update_conflicts=True) can set a column to the new value, but not add to it. Whole columns
+        # are returned because SQLite 3.40 answers "damaged_at IS NOT NULL" wrongly after RETURNING.
+        [resource] = Resource.objects.using(self.using).raw(
+            f"INSERT INTO {_RESOURCE} (scope, sha384, sha256, length, path, storage, reference_count, created_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s, 1, %s)"
+            f" ON CONFLICT (scope, sha384) DO UPDATE SET reference_count = {_RESOURCE}.reference_count + 1"
+            " RETURNING *",
+            [scope, content.sha384, content.sha256, content.length, file.path, file.storage, timezone.now()],
+        )
+        if resource.length != content.length:
+            raise LengthMismatch(resource.length, content.length)
+        return resource
+
+    def _count_down(self, id: int, discarded: list[StoredFile]) -> tuple[bool, str]:
+        """Take one from the count, or delete the row at one and discard its file; return whether, and the path."""
+        for _ in range(ATTEMPTS):
+            gone = self._execute(
+                f"DELETE FROM {_RESOURCE} WHERE id = %s AND reference_count = 1 RETURNING path, storage, length",
+                [id],
+            )
+            for path, storage, length in gone:
+                self._discard(StoredFile(storage, path), length, discarded)
+                return True, path
+            left = self._execute(
+                f"UPDATE {_RESOURCE} SET reference_count = reference_count - 1"
+                " WHERE id = %s AND reference_count > 1 RETURNING path",
+                [id],
+            )
+            if left:
+                return False, left[0][0]
+            if not Resource.objects.using(self.using).filter(pk=id).exists():
+                break
+        raise ResourceNotFound(id)
+
+    def _discard(self, file: StoredFile, length: int, discarded: list[StoredFile]) -> None:
+        if not file.path:
+            return
+        grace = timedelta(seconds=conf.DELETION_GRACE)
+        PendingFile.objects.using(self.using).create(
+            path=file.path, storage=file.storage, length=length, discard=True, due_at=Now() + grace
+        )
+        if not grace:
+            discarded.append(file)
+
+    def _settle(self, resource: Resource, file: StoredFile, discarded: list[StoredFile]) -> None:
+        """Make `file` the resource's own if it has no sound one, else discard it."""
+        if resource.is_sound and resource.path != file.path:
+            PendingFile.objects.using(self.using).filter(path=file.path).give_up()
+            discarded.append(file)
+            return
+        if resource.path != file.path:
+            self._heal(resource, file, discarded)
+        # Its row must still be there: a sweep that found the lease expired may have deleted the file.
+        if not PendingFile.objects.using(self.using).filter(path=file.path, discard=False).delete()[0]:
+            raise LeaseLost(file.path)
+
+    def _heal(self, resource: Resource, file: StoredFile, discarded: list[StoredFile]) -> None:
+        self._discard(StoredFile(resource.storage, resource.path), resource.length, discarded)
+        resource.path, resource.storage, resource.damaged_at = file.path, file.storage, None
+        resource.save(using=self.using, update_fields=["path", "storage", "damaged_at"])
+
+    def _record_upload(self, id: int, file: StoredFile) -> None:
+        resources = Resource.objects.using(self.using).filter(pk=id)
+        if not resources.filter(path="").update(path=file.path, storage=file.storage):
+            resource = resources.first()
+            if resource is None:
+                raise ResourceNotFound(id)
+            raise AlreadyUploaded(id, resource.path)
+        pending = PendingFile.objects.using(self.using).filter(path=file.path)
+        if pending.filter(discard=True).exists():
+            raise LeaseLost(file.path)
+        pending.delete()
+
+    def _execute(self, sql: str, parameters: list[Any]) -> list[Any]:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(sql, parameters)
+            rows: list[Any] = cursor.fetchall()
+            return rows
+
+
+_RESOURCE = Resource._meta.db_table
+
+
+def _uploaded(resource: Resource | None, key: object) -> Resource:
+    if resource is None:
+        raise ResourceNotFound(key)
+    if not resource.path:
+        raise UploadPending(key)
+    return resource
+
+
+def _is_transient(error: Error) -> bool:
+    cause = error.__cause__
+    if getattr(cause, "sqlstate", None) in _TRANSIENT_SQLSTATES:
+        return True
+    # Python names SQLite's extended codes, such as SQLITE_BUSY_SNAPSHOT.
+    return getattr(cause, "sqlite_errorname", "").startswith(_TRANSIENT_SQLITE)

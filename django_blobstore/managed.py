@@ -1,0 +1,234 @@
+"""Where bytes, rows and proofs meet: objects in buckets, of users, and global.
+
+Bytes are written before the catalog speaks of them and deleted after it stopped to. In between a `PendingFile` names
+them, so that a crash anywhere leaves a row with a deadline and never a file nobody knows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django.db import DatabaseError, transaction
+from django.db.models import QuerySet
+from django.utils.module_loading import import_string
+
+from django_blobstore import put_requests
+from django_blobstore.blob_file import BlobFile
+from django_blobstore.catalog import Change, Content, ResourceCatalog, StoredFile
+from django_blobstore.conf import conf
+from django_blobstore.digests import Stream, as_readable, clean_hash
+from django_blobstore.errors import BlobstoreError, ContentDamaged, ResourceNotFound, UploadPending
+from django_blobstore.models import Bucket, ManagedResource, PendingFile
+from django_blobstore.namespaces import Namespace, clean_path
+from django_blobstore.proof import PutResponse, RequestResponse
+from django_blobstore.resource_storage import ResourceStorage
+from django_blobstore.upkeep import expunge
+from django_blobstore.upload import Upload
+
+__all__ = ["BlobFile", "ManagedStorage", "Namespace", "PutResponse", "RequestResponse"]
+
+logger = logging.getLogger(__name__)
+
+REREADS = 3
+
+
+class ManagedStorage:
+    """Puts, gets and removes objects, keeping each content once.
+
+    `catalog` and `resource_storage` default to what the settings say. An instance holds no state and may be shared.
+    Paths are clean relative paths of at most 1024 bytes; one leading slash is ignored.
+    """
+
+    def __init__(self, catalog: ResourceCatalog | None = None, resource_storage: ResourceStorage | None = None) -> None:
+        self.catalog = catalog or ResourceCatalog()
+        self.resource_storage = resource_storage or ResourceStorage()
+
+    def get_for_bucket(self, bucket_uuid: str | UUID, path: str) -> BlobFile:
+        """`get` in a bucket."""
+        return self.get(Namespace.of_bucket(bucket_uuid), path)
+
+    def put_for_bucket(self, bucket_uuid: str | UUID, path: str, stream: Stream, length: int = -1) -> ManagedResource:
+        """`put` in a bucket."""
+        return self.put(Namespace.of_bucket(bucket_uuid), path, stream, length)
+
+    def put_for_bucket_and_check_hash(
+        self, bucket_uuid: str | UUID, path: str, stream: Stream, length: int, check_hash: str
+    ) -> ManagedResource:
+        """`put` in a bucket, storing nothing unless the SHA-384 is `check_hash` (hex); "" checks nothing."""
+        return self.put(Namespace.of_bucket(bucket_uuid), path, stream, length, check_hash=check_hash)
+
+    def remove_for_bucket(self, bucket_uuid: str | UUID, path: str) -> None:
+        """`remove` in a bucket."""
+        self.remove(Namespace.of_bucket(bucket_uuid), path)
+
+    def put_for_bucket_request(self, bucket_uuid: str | UUID, path: str, sha384: str) -> RequestResponse:
+        """`put_request` in a bucket."""
+        return self.put_request(Namespace.of_bucket(bucket_uuid), path, sha384)
+
+    def stat(self, namespace: Namespace, path: str) -> ManagedResource:
+        """Return the object at `path` with its resource.
+
+        Raises `ResourceNotFound`, or `UploadPending` while the first upload to the path is under way: try again.
+        """
+        path = clean_path(path)
+        managed = ManagedResource.objects.at(namespace, path).select_related("resource").first()
+        if managed is None:
+            uploads = PendingFile.objects.aimed_at(namespace, path).arriving()
+            raise UploadPending(path) if uploads.exists() else ResourceNotFound(path)
+        if not managed.resource.path:
+            raise UploadPending(path)
+        return managed
+
+    def get(self, namespace: Namespace, path: str) -> BlobFile:
+        """Open the object at `path`.
+
+        Raises `ResourceNotFound`, `UploadPending` while the first upload to the path is under way, and
+        `ContentDamaged` if the stored bytes are missing; reading raises it if they are wrong.
+        """
+        return self.open(self.stat(namespace, path))
+
+    def open(self, managed: ManagedResource) -> BlobFile:
+        """Open the bytes of `managed`, an object just looked up. Raises like `get`."""
+        for _ in range(REREADS):
+            try:
+                file = ResourceStorage(managed.resource.storage).get(managed.resource.path)
+                return BlobFile(managed, file, on_damage=partial(self._damaged, managed))
+            except FileNotFoundError:
+                # The object may have been replaced since it was read, and its old bytes swept.
+                known, managed = managed, self.stat(managed.namespace, managed.path)
+                if managed.resource.path == known.resource.path:
+                    raise self._damaged(managed, "its file is missing") from None
+        raise UploadPending(managed.path)
+
+    def put(
+        self,
+        namespace: Namespace,
+        path: str,
+        stream: Stream,
+        length: int = -1,
+        *,
+        check_hash: str = "",
+        digests: Mapping[str, str] | None = None,
+        content_type: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        create_bucket: bool = True,
+    ) -> ManagedResource:
+        """Store `stream` as the object at `path`, in place of what was there.
+
+        `length` bytes are read, or all there are if it is negative. `check_hash` is the SHA-384 it must have and
+        `digests` further hashes by hashlib's names, all in hex. Content up to 1 MiB is hashed in memory and not
+        written if it is stored already.
+
+        Raises `LengthMismatch`, `HashMismatch`, `ContentTooLarge`, `InvalidPath`, `LeaseLost`, `CatalogBusy`, and
+        `BucketNotFound` unless `create_bucket`; nothing is stored then. Raises `RuntimeError` inside an `atomic` block,
+        whose rollback would forget bytes already written.
+        """
+        path = clean_path(path)
+        expected = {name: clean_hash(value, name) for name, value in (digests or {}).items()}
+        if check_hash:
+            expected["sha384"] = clean_hash(check_hash)
+        upload = Upload(
+            self.catalog,
+            self.resource_storage,
+            namespace,
+            path,
+            scope=self.scope_of(namespace),
+            attributes={"content_type": content_type, "metadata": dict(metadata or {})},
+            create_bucket=create_bucket,
+        )
+        return self._finish(upload.run(as_readable(stream), length, expected))
+
+    def remove(self, namespace: Namespace, path: str) -> None:
+        """Remove the object at `path`; the last reference to a content frees its bytes after `DELETION_GRACE`.
+
+        Inside an `atomic` block it takes effect with the block. Raises `ResourceNotFound` and `CatalogBusy`.
+        """
+        self._finish(self.catalog.release(namespace, clean_path(path)))
+
+    def copy(self, managed: ManagedResource, namespace: Namespace, path: str) -> ManagedResource:
+        """Make the object at `path` refer to the same content as `managed`, and return it.
+
+        No bytes move unless the two namespaces do not share content. Raises `ResourceNotFound` if it is gone.
+        """
+        attributes = {"content_type": managed.content_type, "metadata": managed.metadata}
+        resource = managed.resource
+        if self.scope_of(namespace) != resource.scope:
+            with self.open(managed) as content:
+                return self.put(namespace, path, content, resource.length, check_hash=resource.sha384, **attributes)
+        content_of = Content(resource.sha384, resource.length, resource.sha256)
+        return self._finish(
+            self.catalog.refer(namespace, clean_path(path), content_of, scope=resource.scope, attributes=attributes)
+        )
+
+    def put_request(
+        self,
+        namespace: Namespace,
+        path: str,
+        sha384: str,
+        *,
+        requester: str = "",
+        readable: QuerySet[ManagedResource] | None = None,
+        content_type: str = "",
+    ) -> RequestResponse:
+        """Ask to refer to the stored content `sha384` (hex) at `path`, by proving to hold it; reads no bytes.
+
+        Only `requester` can answer. With ``PROOF_SCOPE = "readable"`` the content must be that of one of the objects
+        `readable`, if given. Raises `ResourceNotFound` if the content is not there for the asking, `UploadPending`
+        while it is arriving, and `TooManyFailures`.
+        """
+        return put_requests.issue(
+            namespace,
+            clean_path(path),
+            clean_hash(sha384),
+            scope=self.scope_of(namespace),
+            requester=requester,
+            readable=readable,
+            content_type=content_type,
+        )
+
+    def proof_of_access_response(self, put_response: PutResponse, *, requester: str = "") -> ManagedResource:
+        """Check the answer to a put request and, if it is right, store the reference it asked for.
+
+        A request can be answered once. Raises `RequestNotFound` if `requester` has no such request, `RequestExpired`,
+        `ResponseMismatch`, `TooManyFailures`, and `ResourceDeleted` if the content is gone meanwhile.
+        """
+        return self._finish(put_requests.answer(self.catalog, put_response, requester))
+
+    def scope_of(self, namespace: Namespace) -> str:
+        """Return whose content `namespace` shares; see the setting ``DEDUP_SCOPE``."""
+        rule = conf.DEDUP_SCOPE
+        if rule == "global":
+            return ""
+        if rule not in ("owner", "bucket"):
+            return str(import_string(rule)(namespace))
+        owner = None
+        if rule == "owner" and namespace.bucket_id:
+            owner = Bucket.objects.filter(pk=namespace.bucket_id).values_list("owner_id", flat=True).first()
+        if owner is not None:
+            return f"user:{owner}"
+        if namespace.bucket_id:
+            return f"bucket:{namespace.bucket_id}"
+        return f"user:{namespace.user}" if namespace.user else ""
+
+    def _finish(self, change: Change) -> ManagedResource:
+        """Delete, after the commit, the files that `change` left without use; a sweep does what fails."""
+        if change.discarded:
+            transaction.on_commit(partial(_expunge_quietly, change.discarded), using=self.catalog.using)
+        return change.managed
+
+    def _damaged(self, managed: ManagedResource, reason: str) -> BlobstoreError:
+        if not self.catalog.mark_damaged(managed.resource):
+            return ResourceNotFound(managed.path, "it was replaced or removed while it was read")
+        logger.error("Resource %s is damaged: %s.", managed.resource_id, reason)
+        return ContentDamaged(managed.resource.sha384, managed.path, reason)
+
+
+def _expunge_quietly(files: list[StoredFile]) -> None:
+    try:
+        expunge(files)
+    except DatabaseError:
+        logger.warning("%d files could not be deleted right after the commit; a sweep does it.", len(files))

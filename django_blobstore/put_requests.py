@@ -1,0 +1,178 @@
+"""Who may refer to stored content without sending it: put requests, and the proofs that answer them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from hmac import compare_digest
+
+from django.core.files.base import File
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+from django.utils.crypto import salted_hmac
+
+from django_blobstore import proof
+from django_blobstore.catalog import Change, Content, ResourceCatalog
+from django_blobstore.conf import conf
+from django_blobstore.errors import (
+    RequestExpired,
+    RequestNotFound,
+    ResourceDeleted,
+    ResourceNotFound,
+    ResponseMismatch,
+    TooManyFailures,
+    UploadPending,
+)
+from django_blobstore.models import ManagedResource, PendingFile, PutRequest, PutRequestQuerySet, Resource, start_of_day
+from django_blobstore.namespaces import Namespace
+from django_blobstore.proof import PutResponse, RequestResponse
+from django_blobstore.resource_storage import BLOCK_SIZE, ResourceStorage
+
+FAILURES_A_DAY = 5
+
+
+def issue(
+    namespace: Namespace,
+    path: str,
+    sha384: str,
+    *,
+    scope: str,
+    requester: str,
+    readable: QuerySet[ManagedResource] | None,
+    content_type: str,
+) -> RequestResponse:
+    """Write down a challenge for the content `sha384` of `scope`; no stored byte is read for it.
+
+    The ranges depend on nothing the requester can vary: asking again draws the same ones until an answer was wrong.
+    """
+    resource = _claimable(scope, sha384, readable)
+    failures = PutRequest.objects.failed_today(requester, scope, sha384).count()
+    if failures >= FAILURES_A_DAY:
+        raise TooManyFailures(sha384, _seconds_until_tomorrow())
+    algorithm = proof.SEED if conf.PROOF_PROTOCOL == "seed" else proof.HMAC
+    seed = proof.sticky_seed(_secret(), requester, scope, sha384, start_of_day().isoformat(), failures)
+    request = PutRequest.objects.create(
+        id=proof.new_request_id(),
+        requester=requester,
+        bucket_id=namespace.bucket_id,
+        user=namespace.user,
+        path=path,
+        scope=scope,
+        sha384=sha384,
+        length=resource.length,
+        content_type=content_type,
+        algorithm=algorithm,
+        nonce=proof.new_nonce(),
+        ranges=proof.draw_ranges(resource.length, seed, algorithm=algorithm),
+        expires_at=Now() + timedelta(seconds=conf.PROOF_LIFETIME),
+    )
+    request.refresh_from_db()
+    return _challenge(request)
+
+
+def answer(catalog: ResourceCatalog, put_response: PutResponse, requester: str) -> Change:
+    """Use up the request that `put_response` answers and, if the answer is right, make the reference."""
+    requests = PutRequest.objects.filter(pk=put_response.request_id, requester=requester)
+    if not requests.answerable().update(state=PutRequest.State.CLAIMED):
+        raise (RequestExpired if requests.exists() else RequestNotFound)(put_response.request_id)
+    with _outcome_recorded(requests):
+        request = requests.get()
+        _check(request, put_response.sha384)
+        return _refer(catalog, request)
+
+
+@contextmanager
+def _outcome_recorded(requests: PutRequestQuerySet) -> Iterator[None]:
+    """Set the final state of a claimed request; a fault of ours opens it again."""
+    state = PutRequest.State.OPEN
+    try:
+        yield
+        state = PutRequest.State.USED
+    except (ResponseMismatch, TooManyFailures):
+        state = PutRequest.State.FAILED
+        raise
+    except ResourceDeleted:
+        state = PutRequest.State.USED
+        raise
+    finally:
+        requests.update(state=state)
+
+
+def _claimable(scope: str, sha384: str, readable: QuerySet[ManagedResource] | None) -> Resource:
+    if conf.PROOF_SCOPE == "off":
+        raise ResourceNotFound(sha384, "BLOBSTORE['PROOF_SCOPE'] is 'off'; upload the content")
+    resource = Resource.objects.filter(scope=scope, sha384=sha384).first()
+    if conf.PROOF_SCOPE == "readable" and readable is not None:
+        # Somebody else's upload must not show either, so nothing below says "pending" for it.
+        if resource is None or not readable.filter(resource=resource).exists():
+            raise ResourceNotFound(sha384)
+    elif resource is None and PendingFile.objects.filter(scope=scope, declared_sha384=sha384).arriving().exists():
+        raise UploadPending(sha384)
+    if resource and not resource.path:
+        raise UploadPending(sha384)
+    if resource is None or not resource.is_sound:
+        raise ResourceNotFound(sha384)
+    return resource
+
+
+def _check(request: PutRequest, given: str) -> None:
+    failures = PutRequest.objects.failed_today(request.requester, request.scope, request.sha384).count()
+    if failures >= FAILURES_A_DAY:
+        raise TooManyFailures(request.sha384, _seconds_until_tomorrow())
+    resource = Resource.objects.filter(scope=request.scope, sha384=request.sha384).first()
+    if resource is None or not resource.is_sound:
+        raise ResourceDeleted(request.sha384)
+    try:
+        expected = proof.expected(_challenge(request), request.sha384, _contents(resource, request.ranges))
+    except FileNotFoundError as error:
+        raise ResourceDeleted(request.sha384) from error
+    if not compare_digest(expected.encode(), given.strip().lower().encode()):
+        raise ResponseMismatch(request.id)
+
+
+def _contents(resource: Resource, ranges: list[proof.Range]) -> Iterable[Iterable[bytes]]:
+    storage = ResourceStorage(resource.storage)
+    if len(ranges) > 1:
+        return ((content,) for content in storage.read_ranges(resource.path, ranges))
+    [(start, length)] = ranges
+    return [_blocks(storage.get(resource.path), start, length)]
+
+
+def _blocks(file: File[bytes], start: int, length: int) -> Iterator[bytes]:
+    with file:
+        file.seek(start)
+        while length and (block := file.read(min(length, BLOCK_SIZE))):
+            length -= len(block)
+            yield block
+
+
+def _refer(catalog: ResourceCatalog, request: PutRequest) -> Change:
+    content = Content(request.sha384, request.length)
+    attributes = {"content_type": request.content_type, "metadata": {}}
+    try:
+        return catalog.refer(request.namespace, request.path, content, scope=request.scope, attributes=attributes)
+    except ResourceNotFound as error:
+        raise ResourceDeleted(request.sha384) from error
+
+
+def _challenge(request: PutRequest) -> RequestResponse:
+    ranges = tuple((start, length) for start, length in request.ranges)
+    return RequestResponse(
+        request_id=request.id,
+        range_start=ranges[0][0],
+        range_length=ranges[0][1],
+        nonce=bytes(request.nonce),
+        ranges=ranges,
+        length=request.length,
+        expires_at=request.expires_at,
+        algorithm=request.algorithm,
+    )
+
+
+def _secret() -> bytes:
+    return salted_hmac("django_blobstore.proof", "", algorithm="sha384").digest()
+
+
+def _seconds_until_tomorrow() -> int:
+    return int((start_of_day() + timedelta(days=1) - datetime.now(UTC)).total_seconds()) + 1

@@ -1,0 +1,101 @@
+"""What must be done from time to time so that nothing unneeded stays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import groupby
+from operator import attrgetter
+
+from django.core.files.storage import InvalidStorageError
+from django.db import router
+from django.db.models import Count, Sum
+from django.db.models.functions import Now
+
+from django_blobstore.catalog import StoredFile
+from django_blobstore.models import PendingFile, PendingFileQuerySet, PutRequest
+from django_blobstore.resource_storage import ResourceStorage
+
+logger = logging.getLogger(__name__)
+
+BATCH = 200
+RETRY_AFTER = timedelta(minutes=1)
+
+
+@dataclass
+class SweepReport:
+    """What a sweep did, or with `dry_run` would do; `total_files` is how many were due when it began."""
+
+    total_files: int = 0
+    abandoned_uploads: int = 0
+    deleted_files: int = 0
+    deleted_bytes: int = 0
+    failed_files: int = 0
+    forgotten_requests: int = 0
+
+
+def sweep(*, dry_run: bool = False, on_progress: Callable[[SweepReport], object] | None = None) -> SweepReport:
+    """Delete what nothing needs any more: abandoned uploads, files past their grace, old put requests.
+
+    Safe to run at any time, several at once, and to kill: every file keeps its row until it is gone. A file that its
+    storage refuses to delete is logged and tried again by a later sweep. `on_progress` is called after each batch of
+    files with the report so far.
+    """
+    pending = PendingFile.objects.using(router.db_for_write(PendingFile))
+    requests = PutRequest.objects.using(router.db_for_write(PutRequest))
+    if dry_run:
+        return _foresee(
+            pending.abandoned() | pending.due(), pending.abandoned().count(), requests.forgettable().count()
+        )
+    report = SweepReport(abandoned_uploads=pending.abandoned().give_up())
+    report.total_files = pending.due().count()
+    while batch := list(pending.due().order_by("due_at")[:BATCH]):
+        _sweep_batch(batch, report)
+        if on_progress:
+            on_progress(report)
+    report.forgotten_requests = requests.forgettable().delete()[0]
+    return report
+
+
+def expunge(files: Sequence[StoredFile]) -> list[StoredFile]:
+    """Delete discarded `files`, first the bytes, then the rows; return those that their storage refused to delete."""
+    failed: list[StoredFile] = []
+    for alias, group in groupby(sorted(files, key=attrgetter("storage")), key=attrgetter("storage")):
+        failed += _remove(alias, list(group))
+    gone = [file.path for file in files if file not in failed]
+    PendingFile.objects.using(router.db_for_write(PendingFile)).filter(path__in=gone, discard=True).delete()
+    return failed
+
+
+def _foresee(files: PendingFileQuerySet, abandoned: int, requests: int) -> SweepReport:
+    totals = files.aggregate(files=Count("*"), bytes=Sum("length"))
+    return SweepReport(totals["files"], abandoned, totals["files"], totals["bytes"] or 0, 0, requests)
+
+
+def _sweep_batch(batch: list[PendingFile], report: SweepReport) -> None:
+    failed = expunge([StoredFile(row.storage, row.path) for row in batch])
+    refused = {file.path for file in failed}
+    if refused:
+        rows = PendingFile.objects.using(router.db_for_write(PendingFile)).filter(path__in=refused)
+        rows.update(due_at=Now() + RETRY_AFTER)
+    report.failed_files += len(refused)
+    report.deleted_files += len(batch) - len(refused)
+    report.deleted_bytes += sum(row.length or row.offset for row in batch if row.path not in refused)
+
+
+def _remove(alias: str, files: list[StoredFile]) -> list[StoredFile]:
+    """Delete files of one storage and return those that stayed."""
+    try:
+        ResourceStorage(alias).remove_many([file.path for file in files])
+    except InvalidStorageError:
+        logger.exception("Storage alias %r is not in STORAGES; its %d files wait for it.", alias, len(files))
+        return files
+    except Exception:
+        # A storage may raise anything. One file at a time tells which of them is the trouble.
+        if len(files) > 1:
+            return [left for file in files for left in _remove(alias, [file])]
+        logger.exception("Storage %r did not delete %r; a later sweep tries again.", alias, files[0].path)
+        return files
+    return []
