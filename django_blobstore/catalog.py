@@ -250,7 +250,7 @@ class ResourceCatalog:
     def _count_up(self, content: Content, scope: str, file: StoredFile | None) -> Resource:
         """Insert the resource with the count 1, or add one to its count, in one statement."""
         file = file or StoredFile("", "")
-        # Django's bulk_create(update_conflicts=True) can set a column to the new value, but not add to it. Whole columns
+        # Django's bulk_create(update_conflicts=True) can set a column, but not add to it. Whole columns
         # are returned because SQLite 3.40 answers "damaged_at IS NOT NULL" wrongly after RETURNING.
         [resource] = Resource.objects.using(self.using).raw(
             f"INSERT INTO {_RESOURCE} (scope, sha384, sha256, length, path, storage, reference_count, created_at)"

@@ -1,4 +1,4 @@
-"""What a test may ask for: each database, each kind of storage, and the servers behind them, started when first used."""
+"""What a test may ask for: databases, kinds of storage, and the servers behind them, started when first used."""
 
 from __future__ import annotations
 
