@@ -14,8 +14,8 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Q, QuerySet
-from django.db.models.functions import Now
+from django.db.models import BigIntegerField, F, Func, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -30,6 +30,20 @@ class ByteOrderedField(models.CharField):  # type: ignore[type-arg]  # Django's 
         if connection.vendor == "postgresql":
             parameters["collation"] = "C"
         return parameters
+
+
+class BucketQuerySet(QuerySet["Bucket"]):
+    """Buckets, and what is in them."""
+
+    def with_usage(self) -> BucketQuerySet:
+        """Add `object_count`, `logical_bytes` (each object counts) and `stored_bytes` (each content counts once)."""
+        objects = ManagedResource.objects.filter(bucket=OuterRef("pk"))
+        contents = ManagedResource.objects.filter(bucket=OuterRef(OuterRef("pk"))).values("resource")
+        return self.annotate(
+            object_count=_total("COUNT", objects, "pk"),
+            logical_bytes=_total("SUM", objects, "resource__length"),
+            stored_bytes=_total("SUM", Resource.objects.filter(pk__in=contents), "length"),
+        )
 
 
 class Bucket(models.Model):
@@ -47,6 +61,8 @@ class Bucket(models.Model):
     )
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     quota_bytes = models.PositiveBigIntegerField(_("quota in bytes"), null=True, blank=True)
+
+    objects = BucketQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("bucket")
@@ -310,6 +326,13 @@ class PendingFile(InNamespace):
 
     def __str__(self) -> str:
         return self.path
+
+
+def _total(function: str, rows: QuerySet[Any], column: str) -> Coalesce:
+    """Return an SQL aggregate over all of `rows`, 0 if there are none."""
+    # A plain Func, since Django's aggregates would group the rows.
+    total = Func(F(column), function=function, output_field=BigIntegerField())
+    return Coalesce(Subquery(rows.order_by().values(total=total)), 0, output_field=BigIntegerField())
 
 
 def start_of_day() -> datetime:
