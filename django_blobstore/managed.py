@@ -95,7 +95,8 @@ class ManagedStorage:
         """Open the bytes of `managed`, an object just looked up. Raises like `get`."""
         for _ in range(REREADS):
             try:
-                file = ResourceStorage(managed.resource.storage).get(managed.resource.path)
+                resource = managed.resource
+                file = ResourceStorage(resource.storage).get(resource.path, resource.length)
                 return BlobFile(managed, file, on_damage=partial(self._damaged, managed))
             except FileNotFoundError:
                 # The object may have been replaced since it was read, and its old bytes swept.

@@ -46,9 +46,12 @@ class ResourceStorage:
     def storage(self) -> Storage:
         return storages[self.alias]
 
-    def get(self, path: str) -> File[bytes]:
-        """Open the file at `path` for reading: seekable, in bounded memory. Raises `FileNotFoundError`."""
-        return hooks.open_for_reading(self.storage, path)
+    def get(self, path: str, length: int | None = None) -> File[bytes]:
+        """Open the file at `path` for reading: seekable, in bounded memory. Raises `FileNotFoundError`.
+
+        Its `length` in bytes, where the caller knows it, may spare a round trip.
+        """
+        return hooks.open_for_reading(self.storage, path, length)
 
     def read_range(self, path: str, start: int, length: int) -> bytes:
         """Return up to `length` bytes from the offset `start`, fetching little more than those."""

@@ -1,0 +1,59 @@
+"""What every benchmark stands on: a mongod and a catalog of its own, and how memory is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import django
+
+from example_project.mongod import Mongod
+
+MIB = 1024 * 1024
+SQLITE = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": "PRAGMA journal_mode=WAL"}
+_BLOCK = os.urandom(MIB)
+
+
+class Bytes:
+    """`length` bytes that no two blocks of repeat, made as they are read."""
+
+    def __init__(self, length: int) -> None:
+        self.left = length
+
+    def read(self, size: int) -> bytes:
+        block = (self.left.to_bytes(8) + _BLOCK[8:])[: min(size, self.left)]
+        self.left -= len(block)
+        return block
+
+
+@contextmanager
+def deployment(**blobstore: Any) -> Iterator[Path]:
+    """Run mongod in memory, make an SQLite catalog, set Django up on both and yield a directory to work in."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory, Mongod(None) as mongod:
+        location = {"uri": mongod.uri, "database": "benchmark", "namespace": "blobs"}
+        storages = {"blobstore": {"BACKEND": "django_blobstore.storages.GridFSStorage", "OPTIONS": location}}
+        database = {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{directory}/catalog.sqlite3", "OPTIONS": SQLITE}
+        given = {"database": database, "storages": storages, "blobstore": blobstore}
+        os.environ["BLOBSTORE_TEST_DEPLOYMENT"] = json.dumps(given)
+        os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+        django.setup()
+        from django.core.management import call_command  # needs Django set up
+
+        call_command("migrate", verbosity=0)
+        yield Path(directory)
+
+
+def reset_peak(pid: int | str = "self") -> None:
+    """Let the peak memory of a process begin anew from what it has now (Linux)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_mib(pid: int | str = "self") -> float:
+    """Return the peak resident memory of a process since the last `reset_peak`."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))

@@ -1,0 +1,120 @@
+"""How much memory a gigabyte takes on its way in and out, and how long the server works on its proof.
+
+Run ``python -m tests.benchmarks.memory [MiB]``. Each row says how far the peak resident memory of the process that
+does the work grows above what it had before; a small piece of the same work is done first. Linux only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.benchmarks.ground import MIB, Bytes, deployment, peak_mib, reset_peak
+
+
+def main(length: int) -> None:
+    print(f"{'work':<28}{'growth of peak RSS':>20}{'time':>10}{'rate':>12}")
+    with deployment() as directory:
+        sha384 = measure_python_api(length)
+        measure_proof(length, sha384)
+        measure_http(directory, length)
+
+
+def measure_python_api(length: int) -> str:
+    from django_blobstore.managed import ManagedStorage
+
+    store = ManagedStorage()
+    put_and_get(store, "warm", 8 * MIB)
+    measured("Python put", length, lambda: store.put_for_bucket("b", "big", Bytes(length)))
+    measured("Python get", length, lambda: read_all(store.get_for_bucket("b", "big")))
+    measured("storage put (GridFS alone)", length, lambda: store.resource_storage.put("alone", Bytes(length)))
+    return store.get_for_bucket("b", "big").sha384
+
+
+def measure_proof(length: int, sha384: str) -> None:
+    from django_blobstore.managed import ManagedStorage, PutResponse
+    from django_blobstore.proof import answer
+
+    store = ManagedStorage()
+    with store.get_for_bucket("b", "big") as holder:
+        request = store.put_for_bucket_request("b", "claimed", sha384)
+        proof: PutResponse = answer(holder, request, sha384)
+    measured("proof, the server's work", 0, lambda: store.proof_of_access_response(proof))
+
+
+def measure_http(directory: Path, length: int) -> None:
+    from django.contrib.auth import get_user_model
+    from rest_framework.authtoken.models import Token
+
+    from django_blobstore.models import Bucket
+    from tests.servers import GUNICORN, UVICORN, site
+
+    user = get_user_model().objects.create_superuser("admin")
+    token = Token.objects.create(user=user).key
+    Bucket.objects.create(name="http", owner=user)
+    bucket = Bucket.objects.get(name="http").uuid
+    body = directory / "body"
+    for name, server in (("WSGI, gunicorn gthread", GUNICORN), ("ASGI, uvicorn", UVICORN)):
+        with site(server) as served:
+            worker = (psutil.Process(served.process.pid).children() or [psutil.Process(served.process.pid)])[-1].pid
+            for warm, size in ((True, 8 * MIB), (False, length)):
+                write_body(body, size)
+                url = f"{served.url}/api/buckets/{bucket}/objects/{secrets.token_hex(4)}"
+                up = curl(token, "-T", str(body), url)
+                down = curl(token, "-o", "/dev/null", url)
+                if warm:
+                    up(), down()
+                else:
+                    measured(f"PUT, {name}", length, up, worker)
+                    measured(f"GET, {name}", length, down, worker)
+
+
+def measured(work: str, length: int, do: Callable[[], Any], pid: int | str = "self") -> None:
+    """Do it once and print how far the peak memory of the process `pid` rose, and how long it took."""
+    reset_peak(pid)
+    before = peak_mib(pid)
+    began = time.perf_counter()
+    do()
+    seconds = time.perf_counter() - began
+    rate = f"{length / MIB / seconds:8.0f} MiB/s" if length else ""
+    print(f"{work:<28}{peak_mib(pid) - before:>16.1f} MiB{seconds:>8.2f} s{rate:>14}", flush=True)
+
+
+def put_and_get(store: Any, path: str, length: int) -> None:
+    store.put_for_bucket("b", path, Bytes(length))
+    read_all(store.get_for_bucket("b", path))
+
+
+def read_all(blob: Any) -> str:
+    with blob:
+        return str(sum(len(block) for block in blob.chunks()))
+
+
+def curl(token: str, *arguments: str) -> Callable[[], Any]:
+    command = ["curl", "-sS", "--fail-with-body", "-H", f"Authorization: Token {token}", *arguments]
+    return lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def write_body(path: Path, length: int) -> str:
+    """Write `length` fresh bytes, so that nothing of them is stored yet."""
+    whole = hashlib.sha384()
+    with path.open("wb") as file:
+        file.write(os.urandom(16))
+        source = Bytes(length - 16)
+        while block := source.read(MIB):
+            file.write(block)
+            whole.update(block)
+    return whole.hexdigest()
+
+
+if __name__ == "__main__":
+    main((int(sys.argv[1]) if len(sys.argv) > 1 else 1024) * MIB)
