@@ -28,6 +28,7 @@ from django_blobstore.errors import (
     ResourceNotFound,
     UploadPending,
 )
+from django_blobstore.failpoints import reach
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource
 from django_blobstore.namespaces import Namespace
 
@@ -163,7 +164,9 @@ class ResourceCatalog:
         for attempt in range(1, attempts + 1):
             try:
                 with transaction.atomic(using=self.using, durable=durable):
-                    return work()
+                    done = work()
+                reach("catalog.committed")
+                return done
             except Error as error:
                 if not _is_transient(error) or attempts == 1:
                     raise
@@ -189,10 +192,12 @@ class ResourceCatalog:
             resource = Resource.objects.using(self.using).select_for_update().get(pk=old.pk)
         else:
             resource = self._exchange(old, content, scope, file, discarded)
+        reach("refer.counted")
         if file:
             self._settle(resource, file, discarded)
         elif not resource.is_sound:
             raise ResourceNotFound(content.sha384)
+        reach("refer.settled")
         if managed is None:
             self._require_bucket(namespace, create_bucket)
             managed = ManagedResource(bucket_id=namespace.bucket_id, user=namespace.user, path=path)
@@ -202,6 +207,7 @@ class ResourceCatalog:
         for name, value in attributes.items():
             setattr(managed, name, value)
         managed.save(using=self.using, force_insert=managed.was_created, force_update=not managed.was_created)
+        reach("refer.saved")
         return Change(managed, discarded)
 
     def _release(self, namespace: Namespace, path: str) -> Change:
@@ -209,8 +215,10 @@ class ResourceCatalog:
         if managed is None:
             raise ResourceNotFound(path)
         ManagedResource.objects.using(self.using).filter(pk=managed.pk).delete()
+        reach("release.deleted")
         change = Change(managed)
         self._count_down(managed.resource_id, change.discarded)
+        reach("release.counted")
         return change
 
     def _locked(self, namespace: Namespace, path: str) -> ManagedResource | None:

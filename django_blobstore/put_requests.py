@@ -24,6 +24,7 @@ from django_blobstore.errors import (
     TooManyFailures,
     UploadPending,
 )
+from django_blobstore.failpoints import reach
 from django_blobstore.models import ManagedResource, PendingFile, PutRequest, PutRequestQuerySet, Resource, start_of_day
 from django_blobstore.namespaces import Namespace
 from django_blobstore.proof import PutResponse, RequestResponse
@@ -67,6 +68,7 @@ def issue(
         ranges=proof.draw_ranges(resource.length, seed, algorithm=algorithm),
         expires_at=Now() + timedelta(seconds=conf.PROOF_LIFETIME),
     )
+    reach("proof.requested")
     request.refresh_from_db()
     return _challenge(request)
 
@@ -76,9 +78,11 @@ def answer(catalog: ResourceCatalog, put_response: PutResponse, requester: str) 
     requests = PutRequest.objects.filter(pk=put_response.request_id, requester=requester)
     if not requests.answerable().update(state=PutRequest.State.CLAIMED):
         raise (RequestExpired if requests.exists() else RequestNotFound)(put_response.request_id)
+    reach("proof.claimed")
     with _outcome_recorded(requests):
         request = requests.get()
         _check(request, put_response.sha384)
+        reach("proof.checked")
         return _refer(catalog, request)
 
 

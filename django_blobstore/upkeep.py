@@ -15,6 +15,7 @@ from django.db.models import Count, Sum
 from django.db.models.functions import Now
 
 from django_blobstore.catalog import StoredFile
+from django_blobstore.failpoints import reach
 from django_blobstore.models import PendingFile, PendingFileQuerySet, PutRequest
 from django_blobstore.resource_storage import ResourceStorage
 
@@ -50,6 +51,7 @@ def sweep(*, dry_run: bool = False, on_progress: Callable[[SweepReport], object]
             pending.abandoned() | pending.due(), pending.abandoned().count(), requests.forgettable().count()
         )
     report = SweepReport(abandoned_uploads=pending.abandoned().give_up())
+    reach("sweep.given_up")
     report.total_files = pending.due().count()
     while batch := list(pending.due().order_by("due_at")[:BATCH]):
         _sweep_batch(batch, report)
@@ -64,8 +66,10 @@ def expunge(files: Sequence[StoredFile]) -> list[StoredFile]:
     failed: list[StoredFile] = []
     for alias, group in groupby(sorted(files, key=attrgetter("storage")), key=attrgetter("storage")):
         failed += _remove(alias, list(group))
+    reach("expunge.deleted")
     gone = [file.path for file in files if file not in failed]
     PendingFile.objects.using(router.db_for_write(PendingFile)).filter(path__in=gone, discard=True).delete()
+    reach("expunge.forgotten")
     return failed
 
 

@@ -16,6 +16,7 @@ from django_blobstore.catalog import Change, Content, ResourceCatalog, StoredFil
 from django_blobstore.conf import conf
 from django_blobstore.digests import STORED_ALGORITHMS, HashingReader, Readable, Seekable
 from django_blobstore.errors import BucketNotFound, LeaseLost, ResourceNotFound
+from django_blobstore.failpoints import reach
 from django_blobstore.models import PendingFile, PendingFileQuerySet, Resource
 from django_blobstore.namespaces import Namespace
 from django_blobstore.resource_storage import ResourceStorage, fresh_path
@@ -89,8 +90,10 @@ class Upload:
         """Write the content to a fresh path, which a row names from before the first byte, and refer to it."""
         self.file = StoredFile(self.storage.alias, fresh_path())
         self._announce(self.file, expected.get("sha384", ""))
+        reach("upload.announced")
         try:
             self.storage.write(self.file.path, source)
+            reach("upload.written")
             reader.check(expected)
             return self._refer(reader)
         except BaseException:
@@ -134,6 +137,7 @@ class Upload:
         """Delete what a failed upload wrote, unless the catalog took it: then its pending row is gone."""
         try:
             if self._pending(file).give_up():
+                reach("upload.given_up")
                 expunge([file])
         except DatabaseError:
             logger.warning("The upload to %r failed and its row could not be changed; a sweep cleans up.", file.path)
