@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -30,6 +31,7 @@ DEFAULT_CLIENT_OPTIONS: Mapping[str, Any] = {
     "serverSelectionTimeoutMS": 10_000,
     "wtimeoutMS": 30_000,
 }
+WRITER_THREADS = 16
 DELETE_BATCH = 200
 ATTEMPTS = 3
 NAMESPACE_NOT_FOUND = 26
@@ -101,6 +103,7 @@ class Bucket:
         self.files: Collection[Document] = self.database[f"{namespace}.files"]
         self.chunks: Collection[Document] = self.database[f"{namespace}.chunks"]
         self.streams = True
+        self.threads = ThreadPoolExecutor(WRITER_THREADS, thread_name_prefix="gridfs-writer")
         self._indexed = False
         self._lock = Lock()
 

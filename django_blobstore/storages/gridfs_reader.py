@@ -194,7 +194,7 @@ def read_ranges(bucket: Bucket, file: GridFSFile, ranges: Iterable[tuple[int, in
 
 def _requests(bucket: Bucket, file: GridFSFile, n: int, soon: int, *, stream: bool) -> Generator[Document, None, None]:
     """Yield chunk documents from number `n` on, some per query: no cursor is left open between them."""
-    most = min(WINDOW_CHUNKS, max(1, WINDOW_BYTES // file.chunk_size))
+    most = min(WINDOW_CHUNKS, -(-WINDOW_BYTES // file.chunk_size))
     window = most if stream else min(soon, most)
     while n < file.chunk_count:
         # One more than there should be at the end, to notice it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -57,7 +57,6 @@ class Upload:
         self._full: list[bytes] = []
         self._next_n = 0
         self._in_flight: deque[Future[None]] = deque()
-        self._threads: ThreadPoolExecutor | None = None
         self._uploaded_at: datetime | None = None
         self._occupied = False
 
@@ -167,10 +166,8 @@ class Upload:
         """Start inserting the chunks at hand, once fewer than two batches are in flight."""
         if len(self._in_flight) == BATCHES_IN_FLIGHT:
             self._in_flight.popleft().result()
-        if self._threads is None:
-            self._bucket.ensure_indexes()
-            self._threads = ThreadPoolExecutor(BATCHES_IN_FLIGHT, thread_name_prefix="gridfs-upload")
-        self._in_flight.append(self._threads.submit(self._insert, *self._take()))
+        self._bucket.ensure_indexes()
+        self._in_flight.append(self._bucket.threads.submit(self._insert, *self._take()))
 
     def _take(self) -> tuple[int, list[bytes]]:
         batch = self._next_n, self._full
@@ -245,8 +242,6 @@ class Upload:
         self.closed = True
         self._full = []
         self._tail.clear()
-        if self._threads:
-            self._threads.shutdown()
 
 
 class NewFile(File):  # type: ignore[type-arg]
