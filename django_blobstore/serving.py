@@ -1,0 +1,93 @@
+"""How an object's bytes leave over HTTP without a browser ever taking them for a page of this site."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest
+from django.utils.http import content_disposition_header
+
+from django_blobstore.blob_file import BlobFile
+from django_blobstore.models import ManagedResource
+
+UNKNOWN_TYPE = "application/octet-stream"
+
+# Nothing here can run a script. SVG, PDF and XML can.
+_SHOWN_FAMILIES = ("audio/", "video/")
+_SHOWN_TYPES = {
+    "image/apng",
+    "image/avif",
+    "image/bmp",
+    "image/gif",
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+    "text/plain",
+}
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # RFC 9110, 5.6.2
+_MEDIA_TYPE = re.compile(rf'{_TOKEN}/{_TOKEN}(\s*;\s*{_TOKEN}=({_TOKEN}|"[ !#-\[\]-~]*"))*')
+
+
+class Blocks:
+    """Blocks of an open file, as the content of a `StreamingHttpResponse`, which closes the file."""
+
+    def __init__(self, file: BlobFile, blocks: Iterator[bytes]) -> None:
+        self._file = file
+        self._blocks = blocks
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._blocks
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class AsyncBlocks:
+    """The same under ASGI, where each block is read in a thread."""
+
+    def __init__(self, file: BlobFile, blocks: Iterator[bytes]) -> None:
+        self._file = file
+        self._blocks = blocks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        following = sync_to_async(partial(next, self._blocks, b""))
+        while block := await following():
+            yield block
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def body(request: HttpRequest, file: BlobFile, blocks: Iterator[bytes] | None = None) -> Blocks | AsyncBlocks:
+    """Return what a `StreamingHttpResponse` to `request` sends: `blocks` of `file`, or by default all of it.
+
+    Django reads the whole content into memory if the iterator is not of the server's kind, so it is chosen here.
+    """
+    kind = AsyncBlocks if isinstance(request, ASGIRequest) else Blocks
+    return kind(file, file.chunks() if blocks is None else blocks)
+
+
+def headers(managed: ManagedResource, *, inline: bool = False) -> dict[str, str]:
+    """Return the headers without which the bytes of `managed` must not be sent.
+
+    They make it a download. With `inline`, raster images, audio, video and plain text may be shown instead.
+    """
+    content_type = managed.content_type if _MEDIA_TYPE.fullmatch(managed.content_type) else UNKNOWN_TYPE
+    filename = managed.path.rpartition("/")[2]
+    as_attachment = not (inline and can_be_shown(content_type))
+    return {
+        "Content-Type": content_type,
+        "Content-Disposition": content_disposition_header(as_attachment, filename) or "attachment",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+    }
+
+
+def can_be_shown(content_type: str) -> bool:
+    """Whether a browser may show content of this type without running any of it."""
+    essence = content_type.partition(";")[0].strip().lower()
+    return essence in _SHOWN_TYPES or essence.startswith(_SHOWN_FAMILIES)
