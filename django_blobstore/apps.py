@@ -12,3 +12,9 @@ class BlobstoreConfig(AppConfig):
     name = "django_blobstore"
     verbose_name = _("Blob store")
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        # Only now can models be imported.
+        from django_blobstore.checks import register_checks
+
+        register_checks()

@@ -1,0 +1,150 @@
+"""What Django's ``check`` command can tell of a wrong set-up before it loses or leaks anything.
+
+Ids are never used again for something else: E001 BLOBSTORE is no dict, E002 unknown setting, E003 value refused,
+E004 DEDUP_SCOPE cannot be called, E005 storage alias missing, E006 storage cannot be made, E007 unsuitable database;
+W001 SQLite without IMMEDIATE, W002 SQLite without WAL, W003 weak proofs, W004 a storage's own complaint (``--deploy``).
+
+None is tagged ``database``: Django runs those only on request, and nothing here connects to a database. Only the
+check of ``--deploy`` connects to a storage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.core.files.storage import Storage, storages
+from django.db import connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.module_loading import import_string
+
+from django_blobstore.conf import KNOWN, conf, given_settings
+from django_blobstore.models import Resource
+
+TAG = "blobstore"
+
+DATABASES = {"sqlite", "postgresql"}
+
+_WAL = re.compile(r"journal_mode\s*[=(]\s*['\"]?wal", re.IGNORECASE)
+
+
+def register_checks() -> None:
+    """Have ``check`` run everything here, and ``check --tag blobstore`` nothing else."""
+    register(check_settings, TAG)
+    register(check_database, TAG)
+    register(check_storages, TAG, deploy=True)
+
+
+def check_settings(**_: Any) -> list[CheckMessage]:
+    """Find settings that are unknown, refused or of no use."""
+    given = given_settings()
+    if not isinstance(given, dict):
+        hint = "Write BLOBSTORE = {'STORAGE': …}, or leave it out for the defaults."
+        return [Error(f"BLOBSTORE is a {type(given).__name__}, not a dict.", hint=hint, id="blobstore.E001")]
+    unknown = [_unknown(name) for name in given if name not in KNOWN]
+    refused = {name for name, setting in KNOWN.items() if name in given and not setting.accepts(given[name])}
+    return [*unknown, *map(_refused, sorted(refused)), *_check_meanings(refused)]
+
+
+def check_database(**_: Any) -> list[CheckMessage]:
+    """Find a catalog database that cannot keep counts right, or not under load."""
+    alias = router.db_for_write(Resource)
+    connection = connections[alias]
+    if connection.vendor not in DATABASES:
+        message = f"The catalog cannot be kept in DATABASES[{alias!r}], whose vendor is {connection.vendor!r}."
+        hint = (
+            "Counts need transactions that roll back, CHECK constraints and INSERT … ON CONFLICT … RETURNING. "
+            "Send the app 'django_blobstore' to PostgreSQL or SQLite with a database router."
+        )
+        return [Error(message, hint=hint, id="blobstore.E007")]
+    return list(_check_sqlite(connection)) if connection.vendor == "sqlite" else []
+
+
+def check_storages(**_: Any) -> list[CheckMessage]:
+    """Ask each storage that can tell, which may connect to its server, what is wrong with it."""
+    return [
+        Warning(f"STORAGES[{alias!r}]: {problem}", hint="Correct its OPTIONS or its server.", id="blobstore.W004")
+        for alias in settings.STORAGES
+        for problem in _problems(alias)
+    ]
+
+
+def _unknown(name: object) -> Error:
+    close = get_close_matches(str(name).upper(), KNOWN, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(KNOWN)}."
+    return Error(f"BLOBSTORE has the unknown setting {name!r}.", hint=hint, id="blobstore.E002")
+
+
+def _refused(name: str) -> Error:
+    message = f"BLOBSTORE[{name!r}] cannot be {given_settings()[name]!r}."
+    return Error(message, hint=f"It must be {KNOWN[name].expects}.", id="blobstore.E003")
+
+
+def _check_meanings(refused: Iterable[str]) -> Iterator[CheckMessage]:
+    if "DEDUP_SCOPE" not in refused and "." in conf.DEDUP_SCOPE:
+        yield from _check_callable(conf.DEDUP_SCOPE)
+    if "STORAGE" not in refused:
+        yield from _check_storage(conf.STORAGE)
+    if conf.PROOF_PROTOCOL == "seed":
+        message = "BLOBSTORE['PROOF_PROTOCOL'] is 'seed': an answer carries no nonce and proves one range only."
+        hint = "Use 'hmac' as soon as no client needs the old protocol."
+        yield Warning(message, hint=hint, id="blobstore.W003")
+
+
+def _check_callable(dotted: str) -> Iterator[CheckMessage]:
+    hint = "It must be the dotted path of a callable that takes a Namespace and returns a string."
+    try:
+        if callable(import_string(dotted)):
+            return
+        fault = "it cannot be called"
+    except ImportError as error:
+        fault = str(error)
+    yield Error(f"BLOBSTORE['DEDUP_SCOPE'] is {dotted!r}: {fault}.", hint=hint, id="blobstore.E004")
+
+
+def _check_storage(alias: str) -> Iterator[CheckMessage]:
+    if alias not in settings.STORAGES:
+        hint = f"Define it, or set BLOBSTORE['STORAGE'] to one of {', '.join(map(repr, settings.STORAGES))}."
+        yield Error(f"STORAGES has no alias {alias!r} to keep the bytes in.", hint=hint, id="blobstore.E005")
+        return
+    try:
+        storages[alias]
+    except (ImproperlyConfigured, TypeError) as error:
+        hint = f"Correct BACKEND and OPTIONS of STORAGES[{alias!r}]."
+        yield Error(f"STORAGES[{alias!r}] cannot be used: {error}", hint=hint, id="blobstore.E006")
+
+
+def _check_sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
+    options = connection.settings_dict.get("OPTIONS", {})
+    if str(options.get("transaction_mode")).upper() != "IMMEDIATE":
+        yield Warning(
+            f"DATABASES[{connection.alias!r}] begins transactions deferred: two writers at once fail with "
+            "'database is locked', whatever the timeout.",
+            hint="Set OPTIONS['transaction_mode'] to 'IMMEDIATE'.",
+            id="blobstore.W001",
+        )
+    if not _WAL.search(options.get("init_command") or "") and not _is_in_memory(connection):
+        yield Warning(
+            f"DATABASES[{connection.alias!r}] asks for no write-ahead log: readers and writers block each other.",
+            hint="Set OPTIONS['init_command'] to 'PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL'.",
+            id="blobstore.W002",
+        )
+
+
+def _is_in_memory(connection: BaseDatabaseWrapper) -> bool:
+    name = str(connection.settings_dict["NAME"])
+    return name == ":memory:" or "mode=memory" in name
+
+
+def _problems(alias: str) -> list[str]:
+    try:
+        storage: Storage = storages[alias]
+    except (ImproperlyConfigured, TypeError):
+        return []  # E006 says so, if the alias is the one in use
+    ask = getattr(storage, "problems", None)
+    return ask() if ask else []
