@@ -1,0 +1,89 @@
+"""The operator's way to `upkeep.sweep`: once, or every so many seconds."""
+
+from __future__ import annotations
+
+import signal
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import InterfaceError, OperationalError, close_old_connections
+
+from django_blobstore.upkeep import SweepReport, sweep
+
+UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+class Command(BaseCommand):
+    help = "Delete what nothing needs any more: abandoned uploads, unreferenced files, old put requests."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--dry-run", action="store_true", help="Only say what would be deleted.")
+        parser.add_argument(
+            "--every", type=_seconds, metavar="SECONDS", help="Go on, with a pause of SECONDS, until SIGINT or SIGTERM."
+        )
+
+    def handle(self, *, dry_run: bool, every: float | None, verbosity: int, **options: Any) -> None:
+        def round_of_sweep() -> SweepReport:
+            report = sweep(dry_run=dry_run, on_progress=self._show_progress if verbosity else None)
+            if verbosity > 1 or (verbosity and (every is None or report != SweepReport())):
+                self.stdout.write(_summary(report, dry_run))
+            return report
+
+        report = self._repeat(round_of_sweep, every) if every else round_of_sweep()
+        if report.failed_files:
+            raise CommandError(f"{_files(report.failed_files)} could not be deleted; a later sweep tries again.")
+
+    def _repeat(self, round_of_sweep: Callable[[], SweepReport], every: float) -> SweepReport:
+        """Sweep until a signal asks to stop, letting a round under way finish; return the last report."""
+        asked_to_stop: SimpleQueue[int] = SimpleQueue()  # may be put to from a signal handler, an Event may not be set
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: asked_to_stop.put(number))
+        report = SweepReport()
+        while True:
+            try:
+                report = round_of_sweep()
+            except (OperationalError, InterfaceError) as error:
+                self.stderr.write(f"The catalog cannot be reached, the next round tries again: {error}")
+            close_old_connections()
+            with suppress(Empty):
+                asked_to_stop.get(timeout=every)
+                return report
+
+    def _show_progress(self, report: SweepReport) -> None:
+        if self.stdout.isatty():
+            done = report.deleted_files + report.failed_files
+            self.stdout.write(f"{done:,} of {_files(max(done, report.total_files))}", ending="\r")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise ArgumentTypeError("it must be a number of seconds above 0")
+    return seconds
+
+
+def _summary(report: SweepReport, dry_run: bool) -> str:
+    return (
+        f"{'Would delete' if dry_run else 'Deleted'} {_files(report.deleted_files)}, {_size(report.deleted_bytes)}; "
+        f"{_count(report.abandoned_uploads, 'abandoned upload')}; "
+        f"{_count(report.forgotten_requests, 'old put request')}."
+    )
+
+
+def _files(number: int) -> str:
+    return _count(number, "file")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _size(length: int) -> str:
+    """Return `length` bytes in exact and, from 1 KiB on, in human units."""
+    power = min((length.bit_length() - 1) // 10, len(UNITS))
+    exact = _count(length, "byte")
+    return f"{length / 1024**power:.1f} {UNITS[power - 1]} ({exact})" if power > 0 else exact
