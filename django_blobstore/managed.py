@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.db import DatabaseError, transaction
+from django.db import Error, transaction
 from django.db.models import QuerySet
 from django.utils.module_loading import import_string
 
@@ -231,5 +231,5 @@ class ManagedStorage:
 def _expunge_quietly(files: list[StoredFile]) -> None:
     try:
         expunge(files)
-    except DatabaseError:
+    except Error:
         logger.warning("%d files could not be deleted right after the commit; a sweep does it.", len(files))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, TypeGuard
 
-from django.db import DatabaseError, transaction
+from django.db import Error, transaction
 from django.db.models.functions import Now
 
 from django_blobstore.catalog import Change, Content, ResourceCatalog, StoredFile
@@ -139,7 +139,7 @@ class Upload:
             if self._pending(file).give_up():
                 reach("upload.given_up")
                 expunge([file])
-        except DatabaseError:
+        except Error:
             logger.warning("The upload to %r failed and its row could not be changed; a sweep cleans up.", file.path)
 
     def _pending(self, file: StoredFile) -> PendingFileQuerySet:
