@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from django.conf import settings
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import BigIntegerField, F, Func, OuterRef, Q, QuerySet, Subquery
+from django.db.models import BigIntegerField, Count, F, Func, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -72,6 +72,20 @@ class Bucket(models.Model):
         return self.name or str(self.uuid)
 
 
+class ResourceQuerySet(QuerySet["Resource"]):
+    """Contents, by the state of their bytes."""
+
+    def sound(self) -> ResourceQuerySet:
+        return self.filter(~Q(path=""), damaged_at__isnull=True)
+
+    def damaged(self) -> ResourceQuerySet:
+        return self.filter(damaged_at__isnull=False)
+
+    def pending(self) -> ResourceQuerySet:
+        """Contents whose bytes have not arrived."""
+        return self.filter(path="", damaged_at__isnull=True)
+
+
 class Resource(models.Model):
     """One stored content, shared by every reference to it.
 
@@ -88,6 +102,8 @@ class Resource(models.Model):
     verified_at = models.DateTimeField(_("verified at"), null=True, blank=True)
     damaged_at = models.DateTimeField(_("damaged at"), null=True, blank=True)
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+
+    objects = ResourceQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("resource")
@@ -106,6 +122,11 @@ class Resource(models.Model):
         """Whether its bytes have arrived and nothing says that they are missing or damaged."""
         return bool(self.path) and self.damaged_at is None
 
+    @property
+    def saved_bytes(self) -> int:
+        """How many bytes more there would be if each reference had bytes of its own."""
+        return (self.reference_count - 1) * self.length
+
 
 class InNamespace(models.Model):
     """Columns that say which namespace a row belongs to."""
@@ -122,6 +143,13 @@ class InNamespace(models.Model):
         return Namespace(bucket=str(self.bucket_id or ""), user=self.user)
 
 
+class Freed(NamedTuple):
+    """What a removal leaves without any reference."""
+
+    contents: int
+    bytes: int
+
+
 class ManagedResourceQuerySet(QuerySet["ManagedResource"]):
     """Objects, by where they live."""
 
@@ -136,6 +164,13 @@ class ManagedResourceQuerySet(QuerySet["ManagedResource"]):
         end = after_prefix(prefix)
         within = self.filter(path__gte=prefix) if prefix else self
         return within.filter(path__lt=end) if end else within
+
+    def freed_by_removal(self) -> Freed:
+        """Count the contents, and their bytes, to which these objects are all the references there are."""
+        contents = self.order_by().values("resource", "resource__length", "resource__reference_count")
+        freed = contents.annotate(removed=Count("pk")).filter(removed__gte=F("resource__reference_count"))
+        totals = freed.aggregate(contents=Count("resource"), bytes=Sum("resource__length"))
+        return Freed(totals["contents"], totals["bytes"] or 0)
 
 
 class ManagedResource(InNamespace):
@@ -188,6 +223,10 @@ class PutRequestQuerySet(QuerySet["PutRequest"]):
 
     def answerable(self) -> PutRequestQuerySet:
         return self.filter(state=PutRequest.State.OPEN, expires_at__gt=Now())
+
+    def expired(self) -> PutRequestQuerySet:
+        """Requests that nobody answered in time."""
+        return self.filter(state=PutRequest.State.OPEN, expires_at__lte=Now())
 
     def failed_today(self, requester: str, scope: str, sha384: str) -> PutRequestQuerySet:
         return self.filter(
@@ -249,6 +288,11 @@ class PutRequest(InNamespace):
     def __str__(self) -> str:
         return self.id
 
+    @property
+    def has_expired(self) -> bool:
+        """Whether nobody answered in time."""
+        return self.state == self.State.OPEN and self.expires_at <= timezone.now()
+
 
 class PendingFileQuerySet(QuerySet["PendingFile"]):
     """Files on their way in or out; all times are the database's."""
@@ -268,6 +312,14 @@ class PendingFileQuerySet(QuerySet["PendingFile"]):
     def due(self) -> PendingFileQuerySet:
         """Files to be deleted now."""
         return self.filter(discard=True, due_at__lte=Now())
+
+    def waiting(self) -> PendingFileQuerySet:
+        """Files to be deleted later."""
+        return self.filter(discard=True, due_at__gt=Now())
+
+    def overdue(self) -> PendingFileQuerySet:
+        """Files that the next sweep deletes."""
+        return self.abandoned() | self.due()
 
     def renew(self, lease: timedelta, **progress: Any) -> bool:
         """Extend the lease of uploads not given up yet; say whether there was one."""
@@ -326,6 +378,16 @@ class PendingFile(InNamespace):
 
     def __str__(self) -> str:
         return self.path
+
+    @property
+    def deadline(self) -> datetime:
+        """When a sweep may delete it: the end of its lease, or its due time."""
+        return cast("datetime", self.due_at if self.discard else self.lease_until)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the next sweep deletes it."""
+        return self.deadline <= timezone.now()
 
 
 def _total(function: str, rows: QuerySet[Any], column: str) -> Coalesce:
