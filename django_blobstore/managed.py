@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -34,6 +35,7 @@ __all__ = ["BlobFile", "ManagedStorage", "Namespace", "PutResponse", "RequestRes
 logger = logging.getLogger(__name__)
 
 REREADS = 3
+BATCH = 500
 
 
 class ManagedStorage:
@@ -150,6 +152,22 @@ class ManagedStorage:
         """
         self._finish(self.catalog.release(namespace, clean_path(path)))
 
+    def remove_all(self, objects: QuerySet[ManagedResource]) -> int:
+        """Remove each of `objects` in a transaction of its own, or all in the caller's; return how many there were."""
+        # In one order, so that two callers with a transaction each cannot wait for each other.
+        ordered = objects.using(self.catalog.using).order_by("resource_id", "pk")
+        removed = 0
+        while batch := list(ordered[:BATCH]):
+            for managed in batch:
+                with suppress(ResourceNotFound):
+                    self.remove(managed.namespace, managed.path)
+                    removed += 1
+        return removed
+
+    def remove_bucket(self, bucket: Bucket) -> int:
+        """Remove `bucket` with every object in it, all or nothing; return how many objects there were."""
+        return self.catalog.transact(lambda: self._remove_bucket(bucket))
+
     def copy(self, managed: ManagedResource, namespace: Namespace, path: str) -> ManagedResource:
         """Make the object at `path` refer to the same content as `managed`, and return it.
 
@@ -214,6 +232,13 @@ class ManagedStorage:
         if namespace.bucket_id:
             return f"bucket:{namespace.bucket_id}"
         return f"user:{namespace.user}" if namespace.user else ""
+
+    def _remove_bucket(self, bucket: Bucket) -> int:
+        # From here on a put into it waits, and then finds no bucket.
+        Bucket.objects.using(self.catalog.using).select_for_update().filter(pk=bucket.pk).first()
+        removed = self.remove_all(ManagedResource.objects.filter(bucket_id=bucket.pk))
+        Bucket.objects.using(self.catalog.using).filter(pk=bucket.pk).delete()
+        return removed
 
     def _finish(self, change: Change) -> ManagedResource:
         """Delete, after the commit, the files that `change` left without use; a sweep does what fails."""
