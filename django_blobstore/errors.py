@@ -30,9 +30,15 @@ Every error carries the values it speaks of as attributes of the same name.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class BlobstoreError(Exception):
     """The root of every error this package raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are unpickled by calling their class with the message, which is not what these take.
+        return BlobstoreError.__new__, (type(self), *self.args), vars(self)
 
 
 class ResourceNotFound(BlobstoreError):
