@@ -82,8 +82,8 @@ class HashingReader:
 
     def peek(self, size: int) -> bytes:
         """Return the next `size` bytes, fewer only at the end, and leave them to be read again."""
-        self._ahead = self.read(size)
-        return self._ahead
+        self._ahead = self.read(size) + self._ahead
+        return self._ahead[:size]
 
     def drain(self, block_size: int = 1024 * 1024) -> None:
         """Read to the end, only to hash."""

@@ -15,7 +15,7 @@ MAX_USER_LENGTH = 150
 # Derives the UUID of a bucket that is spoken of by name. Never change it: it decides where content is found.
 BUCKET_NAMES = UUID("f3a1bb1e-6f3c-5d0e-9a43-7a0d9a0c5b10")
 
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ufffd]")
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
 
 
 @dataclass(frozen=True)
@@ -94,4 +94,4 @@ def _check_key(key: str, kind: str) -> None:
     if len(key) > MAX_USER_LENGTH:
         raise InvalidNamespace(key, f"a {kind} has at most {MAX_USER_LENGTH} characters")
     if _FORBIDDEN.search(key):
-        raise InvalidNamespace(key, f"a {kind} has no control character or U+FFFD")
+        raise InvalidNamespace(key, f"a {kind} has no control character, lone surrogate or U+FFFD")
