@@ -76,7 +76,7 @@ def headers(managed: ManagedResource, *, inline: bool = False) -> dict[str, str]
 
     They make it a download. With `inline`, raster images, audio, video and plain text may be shown instead.
     """
-    content_type = managed.content_type if _MEDIA_TYPE.fullmatch(managed.content_type) else UNKNOWN_TYPE
+    content_type = managed.content_type if is_media_type(managed.content_type) else UNKNOWN_TYPE
     filename = managed.path.rpartition("/")[2]
     as_attachment = not (inline and can_be_shown(content_type))
     return {
@@ -85,6 +85,11 @@ def headers(managed: ManagedResource, *, inline: bool = False) -> dict[str, str]
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'",
     }
+
+
+def is_media_type(text: str) -> bool:
+    """Whether `text` can stand in a Content-Type header."""
+    return _MEDIA_TYPE.fullmatch(text) is not None
 
 
 def can_be_shown(content_type: str) -> bool:

@@ -1,0 +1,66 @@
+"""How lengths, hashes, namespaces and links read on every page of the admin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib.admin import AdminSite
+from django.contrib.admin.utils import quote
+from django.db.models import Model
+from django.template.defaultfilters import filesizeformat
+from django.urls import reverse
+from django.utils.formats import number_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from django_blobstore.models import ManagedResource, PendingFile, PutRequest
+
+LISTED_AT_MOST = 100
+
+
+def human_length(length: int) -> SafeString:
+    """Show a number of bytes in the unit people think in, with the exact one in the tooltip."""
+    exact = ngettext("%(length)s byte", "%(length)s bytes", length) % {"length": number_format(length)}
+    return format_html('<span class="nowrap" title="{}">{}</span>', exact, filesizeformat(length))
+
+
+def short_hash(sha384: str) -> SafeString:
+    """Show the start of a hash, with all of it in the tooltip."""
+    return format_html('<code title="{}">{}…</code>', sha384, sha384[:12])
+
+
+def namespace_name(row: ManagedResource | PutRequest | PendingFile) -> str:
+    """Name the namespace of `row`, whose bucket may be gone."""
+    bucket = row.bucket or row.bucket_id
+    if bucket and row.user:
+        return _("%(bucket)s, user %(user)s") % {"bucket": bucket, "user": row.user}
+    if bucket:
+        return str(bucket)
+    return _("user %(user)s") % {"user": row.user} if row.user else _("global")
+
+
+def link(url: str, text: object) -> SafeString:
+    return format_html('<a href="{}">{}</a>', url, text)
+
+
+def page_url(site: AdminSite, model: type[Model], page: str, pk: Any = None, **filters: object) -> str:
+    """Return the address of an admin page of `model`: of one row, or of the list with `filters`."""
+    name = f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}"
+    url = reverse(name, args=() if pk is None else (quote(pk),), current_app=site.name)
+    return f"{url}?{urlencode(filters)}" if filters else url
+
+
+def object_links(site: AdminSite, objects: Iterable[ManagedResource], total: int) -> Iterator[SafeString]:
+    """Yield a link to each of `objects`, and how many more of `total` there are."""
+    shown = 0
+    for managed in objects:
+        shown += 1
+        url = page_url(site, ManagedResource, "change", managed.pk)
+        yield format_html("{} ({})", link(url, managed.path), namespace_name(managed))
+    if total > shown:
+        more = ngettext("and %(count)s more", "and %(count)s more", total - shown)
+        yield format_html("… {}", more % {"count": number_format(total - shown)})

@@ -1,0 +1,215 @@
+"""Objects in the admin: found by namespace and path, downloaded, described, and removed through the store."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from uuid import UUID
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin import SimpleListFilter
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponseRedirect, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import URLPattern, path
+from django.utils import timezone
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from django_blobstore import serving
+from django_blobstore.admin import columns, removal
+from django_blobstore.errors import BlobstoreError, ResourceNotFound
+from django_blobstore.managed import ManagedStorage
+from django_blobstore.models import Bucket, ManagedResource, ManagedResourceQuerySet, Resource
+
+FEW_BUCKETS = 20
+
+
+class NamespaceFilter(SimpleListFilter):
+    """Offers the kinds of namespace."""
+
+    title = _("namespace")
+    parameter_name = "namespace"
+    conditions = {"bucket": Q(bucket__isnull=False), "user": ~Q(user=""), "global": Q(bucket__isnull=True, user="")}
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("bucket", _("in a bucket")), ("user", _("of a user")), ("global", _("global"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ManagedResource]) -> QuerySet[ManagedResource]:
+        return queryset.filter(self.conditions.get(self.value() or "", Q()))
+
+
+class BucketFilter(SimpleListFilter):
+    """Offers all buckets while they are few, else the one that a link from the bucket's row chose."""
+
+    title = _("bucket")
+    parameter_name = "bucket__uuid__exact"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        offered = list(Bucket.objects.order_by("name", "uuid")[: FEW_BUCKETS + 1])
+        if len(offered) > FEW_BUCKETS:
+            offered = list(Bucket.objects.filter(pk__in=[self.chosen]))
+        return [(str(bucket.pk), str(bucket)) for bucket in offered]
+
+    @property
+    def chosen(self) -> UUID | None:
+        try:
+            return UUID(self.value()) if self.value() else None
+        except ValueError as error:
+            raise IncorrectLookupParameters(error) from error
+
+    def has_output(self) -> bool:
+        return bool(self.lookup_choices or self.value())
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ManagedResource]) -> QuerySet[ManagedResource]:
+        return queryset.filter(bucket_id=self.chosen) if self.chosen else queryset
+
+
+class UserFilter(SimpleListFilter):
+    """Offers the user that a link chose."""
+
+    title = _("user")
+    parameter_name = "user__exact"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        user = self.value()
+        return [(user, user)] if user else []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ManagedResource]) -> QuerySet[ManagedResource]:
+        return queryset.filter(user=self.value())
+
+
+class DescriptionForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class takes no arguments
+    """Checks what may be said of an object besides its content."""
+
+    def clean_content_type(self) -> str:
+        content_type: str = self.cleaned_data["content_type"]
+        if content_type and not serving.is_media_type(content_type):
+            raise ValidationError(_("Write a media type such as text/plain or image/png."))
+        return content_type
+
+    def clean_metadata(self) -> dict[str, Any]:
+        metadata = self.cleaned_data["metadata"] or {}
+        if not isinstance(metadata, dict):
+            raise ValidationError(_('Write a JSON object, such as {"author": "Ada"}.'))
+        return metadata
+
+
+class ManagedResourceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own class takes no arguments
+    """Lists objects, the newest first, or by path within a bucket or under a prefix."""
+
+    form = DescriptionForm
+    list_display = ["path", "namespace", "length", "content_type", "reference_count", "modified_at", "download"]
+    list_select_related = ["bucket", "resource"]
+    list_filter = [NamespaceFilter, BucketFilter, UserFilter]
+    search_fields = ["path"]
+    search_help_text = _("The start of a path, such as photos/2024/.")
+    sortable_by = ["path", "modified_at"]
+    show_full_result_count = False
+    fieldsets = [
+        (None, {"fields": ["path", "namespace", "content_type", "metadata"]}),
+        (_("Content"), {"fields": ["length", "sha384", "reference_count", "resource_link"]}),
+        (_("Dates"), {"fields": ["created_at", "modified_at"]}),
+    ]
+    readonly_fields = [
+        "path",
+        "namespace",
+        "length",
+        "sha384",
+        "reference_count",
+        "resource_link",
+        "created_at",
+        "modified_at",
+    ]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ManagedResource]:
+        return super().get_queryset(request).select_related("bucket", "resource")
+
+    def get_ordering(self, request: HttpRequest) -> list[Any]:
+        by_path = {"q", BucketFilter.parameter_name, UserFilter.parameter_name} & set(request.GET)
+        return ["user", "path", "pk"] if by_path else ["-pk"]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        objects = cast("ManagedResourceQuerySet", queryset)
+        return objects.under(search_term.removeprefix("/")), False
+
+    @admin.display(description=_("namespace"))
+    def namespace(self, managed: ManagedResource) -> SafeString:
+        chosen: dict[str, object] = {}
+        if managed.bucket_id:
+            chosen[BucketFilter.parameter_name] = managed.bucket_id
+        if managed.user:
+            chosen[UserFilter.parameter_name] = managed.user
+        chosen = chosen or {NamespaceFilter.parameter_name: "global"}
+        url = columns.page_url(self.admin_site, ManagedResource, "changelist", **chosen)
+        return columns.link(url, columns.namespace_name(managed))
+
+    @admin.display(description=_("length"))
+    def length(self, managed: ManagedResource) -> SafeString:
+        return columns.human_length(managed.resource.length)
+
+    @admin.display(description="SHA-384")
+    def sha384(self, managed: ManagedResource) -> str:
+        return managed.resource.sha384
+
+    @admin.display(description=_("references to its content"))
+    def reference_count(self, managed: ManagedResource) -> int:
+        return managed.resource.reference_count
+
+    @admin.display(description=_("resource"))
+    def resource_link(self, managed: ManagedResource) -> SafeString:
+        url = columns.page_url(self.admin_site, Resource, "change", managed.resource_id)
+        return columns.link(url, managed.resource)
+
+    @admin.display(description=_("download"))
+    def download(self, managed: ManagedResource) -> SafeString:
+        url = columns.page_url(self.admin_site, ManagedResource, "download", managed.pk)
+        return columns.link(url, _("Download"))
+
+    def save_model(self, request: HttpRequest, obj: ManagedResource, form: Any, change: bool) -> None:
+        """Save only what the form shows: a put may have given the object other content since it was read."""
+        obj.modified_at = timezone.now()
+        obj.save(update_fields=["content_type", "metadata", "modified_at"])
+
+    def get_deleted_objects(
+        self, objs: Any, request: HttpRequest
+    ) -> tuple[list[Any], dict[str, Any], set[str], list[str]]:
+        """Say what the removal frees, instead of what Django would delete with the objects: nothing."""
+        chosen: Any = objs.values("pk") if isinstance(objs, QuerySet) else [managed.pk for managed in objs]
+        objects = ManagedResource.objects.filter(pk__in=chosen)
+        return removal.listing(self.admin_site, objects), removal.summary(objects), set(), []
+
+    def delete_model(self, request: HttpRequest, obj: ManagedResource) -> None:
+        self.delete_queryset(request, ManagedResource.objects.filter(pk=obj.pk))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ManagedResource]) -> None:
+        ManagedStorage().remove_all(queryset)
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.download_view)
+        return [path("<int:pk>/download/", view, name="django_blobstore_managedresource_download"), *super().get_urls()]
+
+    def download_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """Send the bytes as a file to save; a browser never shows them."""
+        managed = self.get_object(request, str(pk))
+        if not self.has_view_permission(request, managed):
+            raise PermissionDenied
+        if managed is None:
+            raise Http404
+        try:
+            blob = ManagedStorage().get(managed.namespace, managed.path)
+        except ResourceNotFound as error:
+            raise Http404 from error
+        except BlobstoreError as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return HttpResponseRedirect(columns.page_url(self.admin_site, ManagedResource, "change", pk))
+        return StreamingHttpResponse(
+            serving.body(request, blob), headers={**serving.headers(blob.managed), "Content-Length": str(blob.size)}
+        )

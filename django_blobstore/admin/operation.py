@@ -1,0 +1,126 @@
+"""What is under way, for the operator: challenges to uploaders, and files on their way in or out."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from django.contrib import admin
+from django.contrib.admin import SimpleListFilter
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from django_blobstore.admin import columns
+from django_blobstore.admin.read_only import ReadOnlyAdmin, StateFilter
+from django_blobstore.models import PendingFile, PutRequest, PutRequestQuerySet
+
+
+class RequestStateFilter(SimpleListFilter):
+    """Offers the states of a put request; one that is open for too long has expired."""
+
+    title = _("state")
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [*PutRequest.State.choices, ("expired", _("expired"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        requests = cast("PutRequestQuerySet", queryset)
+        if self.value() == "expired":
+            return requests.expired()
+        if self.value() == PutRequest.State.OPEN:
+            return requests.answerable()
+        return requests.filter(state=self.value()) if self.value() else requests
+
+
+class PutRequestAdmin(ReadOnlyAdmin):
+    """Lists put requests, the newest first; their nonces stay hidden."""
+
+    list_display = [
+        "id",
+        "current_state",
+        "requester",
+        "namespace",
+        "path",
+        "sha384_start",
+        "human_length",
+        "expires_at",
+    ]
+    list_select_related = ["bucket"]
+    list_filter = [RequestStateFilter]
+    ordering = ["-created_at", "pk"]
+    fields = [
+        "id",
+        "current_state",
+        "requester",
+        "namespace",
+        "path",
+        "sha384",
+        "human_length",
+        "scope",
+        "content_type",
+        "algorithm",
+        "created_at",
+        "expires_at",
+    ]
+
+    @admin.display(description=_("state"))
+    def current_state(self, request: PutRequest) -> str:
+        return str(_("expired") if request.has_expired else PutRequest.State(request.state).label)
+
+    @admin.display(description=_("namespace"))
+    def namespace(self, request: PutRequest) -> str:
+        return columns.namespace_name(request)
+
+    @admin.display(description="SHA-384")
+    def sha384_start(self, request: PutRequest) -> SafeString:
+        return columns.short_hash(request.sha384)
+
+    @admin.display(description=_("length"))
+    def human_length(self, request: PutRequest) -> SafeString:
+        return columns.human_length(request.length)
+
+
+class PendingStateFilter(StateFilter):
+    """Offers what is to become of a file; an overdue one waits for the next sweep."""
+
+    states = {"arriving": _("arriving"), "waiting": _("to be deleted"), "overdue": _("overdue")}
+
+
+class PendingFileAdmin(ReadOnlyAdmin):
+    """Lists files that no resource speaks of, the oldest first."""
+
+    list_display = ["path", "storage", "state", "human_length", "namespace", "managed_path", "deadline", "created_at"]
+    list_select_related = ["bucket"]
+    list_filter = [PendingStateFilter, "storage"]
+    ordering = ["created_at", "path"]
+    fields = [
+        "path",
+        "storage",
+        "state",
+        "human_length",
+        "offset",
+        "namespace",
+        "managed_path",
+        "declared_sha384",
+        "deadline",
+        "created_at",
+    ]
+
+    @admin.display(description=_("state"))
+    def state(self, file: PendingFile) -> SafeString:
+        overdue = "overdue" if file.is_overdue else ""
+        return PendingStateFilter.label(overdue or ("waiting" if file.discard else "arriving"))
+
+    @admin.display(description=_("length"))
+    def human_length(self, file: PendingFile) -> SafeString | None:
+        return None if file.length is None else columns.human_length(file.length)
+
+    @admin.display(description=_("namespace"))
+    def namespace(self, file: PendingFile) -> str:
+        return columns.namespace_name(file)
+
+    @admin.display(description=_("deleted after"))
+    def deadline(self, file: PendingFile) -> Any:
+        return file.deadline

@@ -1,0 +1,53 @@
+"""Tables that only the store itself may write: the admin shows them and no more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin import SimpleListFilter
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own class takes no arguments
+    """Lists and pages without any form."""
+
+    show_full_result_count = False
+    actions = None
+
+    class Media:
+        css = {"all": ["django_blobstore/admin.css"]}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class StateFilter(SimpleListFilter):
+    """Offers states, each named as the method of the QuerySet that selects the rows in it."""
+
+    title = _("state")
+    parameter_name = "state"
+    states: dict[str, Any]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return list(self.states.items())
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        state = self.value()
+        chosen: QuerySet[Any] = getattr(queryset, state)() if state in self.states else queryset
+        return chosen
+
+    @classmethod
+    def label(cls, state: str) -> SafeString:
+        """Show `state` in its colour."""
+        return format_html('<span class="blobstore-{}">{}</span>', state, cls.states[state])

@@ -1,0 +1,79 @@
+"""Resources in the admin: what is stored once, how often it is referred to, by whom, and whether it is sound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import F, QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from django_blobstore.admin import columns
+from django_blobstore.admin.read_only import ReadOnlyAdmin, StateFilter
+from django_blobstore.models import ManagedResource, Resource
+
+
+class ResourceStateFilter(StateFilter):
+    """Offers the states of a content's bytes."""
+
+    states = {"sound": _("sound"), "damaged": _("damaged"), "pending": _("pending")}
+
+
+class ResourceAdmin(ReadOnlyAdmin):
+    """Lists contents, the newest first."""
+
+    list_display = [
+        "sha384_start",
+        "human_length",
+        "reference_count",
+        "saved",
+        "scope",
+        "storage",
+        "state",
+        "created_at",
+    ]
+    list_filter = [ResourceStateFilter]
+    search_fields = ["sha384__startswith"]
+    search_help_text = _("The start of a SHA-384 in hex.")
+    ordering = ["-pk"]
+
+    def get_fields(self, request: HttpRequest, obj: Resource | None = None) -> list[Any]:
+        shown = ["sha384", "sha256", "human_length", "reference_count", "saved", "scope", "storage", "path", "state"]
+        shown += ["verified_at", "damaged_at", "created_at"]
+        return [*shown, "references"] if _may_see_objects(request) else shown
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Resource], search_term: str
+    ) -> tuple[QuerySet[Resource], bool]:
+        return super().get_search_results(request, queryset, search_term.lower())
+
+    @admin.display(description="SHA-384", ordering="sha384")
+    def sha384_start(self, resource: Resource) -> SafeString:
+        return columns.short_hash(resource.sha384)
+
+    @admin.display(description=_("length"), ordering="length")
+    def human_length(self, resource: Resource) -> SafeString:
+        return columns.human_length(resource.length)
+
+    @admin.display(description=_("saved by sharing"), ordering=(F("reference_count") - 1) * F("length"))
+    def saved(self, resource: Resource) -> SafeString:
+        return columns.human_length(resource.saved_bytes)
+
+    @admin.display(description=_("state"))
+    def state(self, resource: Resource) -> SafeString:
+        damaged = "damaged" if resource.damaged_at else ""
+        return ResourceStateFilter.label(damaged or ("sound" if resource.path else "pending"))
+
+    @admin.display(description=_("referred to by"))
+    def references(self, resource: Resource) -> SafeString:
+        objects = resource.references.select_related("bucket").order_by("pk")[: columns.LISTED_AT_MOST]
+        links = columns.object_links(self.admin_site, objects, resource.reference_count)
+        return format_html("<ul>{}</ul>", format_html_join("", "<li>{}</li>", ((one,) for one in links)))
+
+
+def _may_see_objects(request: HttpRequest) -> bool:
+    meta = ManagedResource._meta
+    return any(request.user.has_perm(f"{meta.app_label}.{verb}_{meta.model_name}") for verb in ("view", "change"))
