@@ -129,9 +129,9 @@ class GridFSStorage(BaseStorage):  # type: ignore[misc]
         return name
 
     def open_named(self, name: str, length: int) -> StoredFile:
-        """Open what `save_named` saved, `length` bytes: a file of one chunk costs one query."""
+        """Open what `save_named` saved, `length` bytes of it: less than one chunk costs one query."""
         file = GridFSFile(named_id(name), name, length, self.chunk_size)
-        if file.chunk_count == 1:
+        if 0 < length < self.chunk_size:
             chunk = self._bucket.chunks.find_one({"files_id": file.id, "n": 0})
             if chunk is not None and len(chunk["data"]) == length:
                 reader = Reader(self._bucket, file, first_chunk=chunk["data"])

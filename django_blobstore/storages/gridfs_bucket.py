@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from threading import Lock
@@ -21,6 +22,8 @@ from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.collection import Collection
 from pymongo.synchronous.database import Database
+
+from django_blobstore.failpoints import reach
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -146,8 +149,11 @@ class Bucket:
         """Delete every revision of each of `names`, and what dead uploads by `named_id` left; absent ones are fine."""
         remaining = iter(names)
         while batch := list(islice(remaining, DELETE_BATCH)):
-            found = self.files.find({"filename": {"$in": batch}}, {"_id": True})
-            self.delete_ids([document["_id"] for document in found] + [named_id(name) for name in batch])
+            self.delete_ids(retried(partial(self._ids, batch)) + [named_id(name) for name in batch])
+
+    def _ids(self, names: list[str]) -> list[Any]:
+        found = self.files.find({"filename": {"$in": names}}, {"_id": True}, batch_size=2 * DELETE_BATCH)
+        return [document["_id"] for document in found]
 
     def delete_older(self, name: str) -> None:
         """Delete every revision of `name` but the newest."""
@@ -162,6 +168,7 @@ class Bucket:
         """
         if ids:
             retried(lambda: self.chunks.delete_many({"files_id": {"$in": ids}}))
+            reach("gridfs.chunks_deleted")
             retried(lambda: self.files.delete_many({"_id": {"$in": ids}}))
 
     def ensure_indexes(self) -> None:

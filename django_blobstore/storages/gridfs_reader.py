@@ -114,7 +114,7 @@ class Reader(io.BufferedIOBase):
         """Make `n` the present chunk: the next of those already asked for, or the first of a new request."""
         if self._coming is None or n != self._n + 1:
             self._drop()
-            soon = max(1, -(-min(size, WINDOW_BYTES) // self.stored.chunk_size))
+            soon = max(1, len(touched_chunks(self.stored, self._position, max(size, 0))))
             whole = n == 0 and not self._moved
             self._coming = chunks_from(self._bucket, self.stored, n, soon=soon, whole=whole)
         self._chunk = next(self._coming)
@@ -186,10 +186,10 @@ def read_ranges(bucket: Bucket, file: GridFSFile, ranges: Iterable[tuple[int, in
     Only what one range holds may be more than that.
     """
     for group in _grouped(file, ranges):
-        numbers = sorted({n for wanted in group for n in _touched(file, wanted)})
+        numbers = sorted({n for wanted in group for n in touched_chunks(file, *wanted)})
         chunks = retried(partial(_chunks_by_number, bucket, file, numbers))
         for wanted in group:
-            yield b"".join(_cut(file, n, chunks[n], wanted) for n in _touched(file, wanted))
+            yield b"".join(_cut(file, n, chunks[n], wanted) for n in touched_chunks(file, *wanted))
 
 
 def _requests(bucket: Bucket, file: GridFSFile, n: int, soon: int, *, stream: bool) -> Generator[Document, None, None]:
@@ -236,7 +236,7 @@ def _grouped(file: GridFSFile, ranges: Iterable[tuple[int, int]]) -> Iterator[li
     group: list[tuple[int, int]] = []
     numbers: set[int] = set()
     for wanted in ranges:
-        touched = set(_touched(file, wanted))
+        touched = set(touched_chunks(file, *wanted))
         if group and len(numbers | touched) * file.chunk_size > GROUP_BYTES:
             yield group
             group, numbers = [], set()
@@ -246,11 +246,10 @@ def _grouped(file: GridFSFile, ranges: Iterable[tuple[int, int]]) -> Iterator[li
         yield group
 
 
-def _touched(file: GridFSFile, wanted: tuple[int, int]) -> range:
-    """Return the numbers of the chunks that hold any byte of the range `wanted`."""
-    start, length = wanted
+def touched_chunks(file: GridFSFile, start: int, length: int) -> range:
+    """Return the numbers of the chunks of `file` that hold any of the `length` bytes from `start` on."""
     if start < 0 or length < 0:
-        raise ValueError(f"A range is a start and a length of 0 or more, not {wanted}.")
+        raise ValueError(f"A range is a start and a length of 0 or more, not {(start, length)}.")
     end = min(start + length, file.length)
     return range(start // file.chunk_size, -(-end // file.chunk_size)) if start < end else range(0)
 

@@ -14,6 +14,7 @@ from bson import Int64, ObjectId
 from django.core.files import File
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
+from django_blobstore.failpoints import reach
 from django_blobstore.storages.gridfs_bucket import Bucket, Document, GridFSFile, named_id, retried
 
 BATCH_BYTES = 4 * 2**20
@@ -194,6 +195,7 @@ class Upload:
             self._in_flight.popleft().result()
 
     def _insert(self, first: int, batch: list[bytes]) -> None:
+        reach("gridfs.batch_taken")
         chunks = [{"files_id": self.id, "n": n, "data": data} for n, data in enumerate(batch, first)]
         try:
             if len(chunks) == 1:
@@ -206,6 +208,7 @@ class Upload:
             # Whoever has chunk 0 owns the others, so a refusal of the first batch leaves nothing of ours to delete.
             self._occupied = self._occupied or first == 0
             raise FileExistsError(f"A file named {self.name!r} was uploaded before.") from error
+        reach("gridfs.batch_inserted")
 
     def _insert_files_document(self) -> None:
         self._uploaded_at = self._upload_time()
@@ -221,6 +224,7 @@ class Upload:
         except DuplicateKeyError as error:
             self._uploaded_at = None
             raise FileExistsError(f"A file named {self.name!r} was uploaded before.") from error
+        reach("gridfs.file_inserted")
 
     def _upload_time(self) -> datetime:
         """Return the present in ms; for a replacement always after its predecessor, whoever's clock is wrong."""
@@ -234,6 +238,7 @@ class Upload:
     def _delete(self) -> None:
         if self._next_n:
             retried(lambda: self._bucket.chunks.delete_many({"files_id": self.id}))
+            reach("gridfs.chunks_withdrawn")
         if self._uploaded_at:
             ours = {"_id": self.id, "uploadDate": self._uploaded_at}
             retried(lambda: self._bucket.files.delete_one(ours))

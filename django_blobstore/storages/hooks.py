@@ -12,6 +12,8 @@ from django.core.files import File
 from django.core.files.storage import Storage
 from storages.utils import clean_name
 
+from django_blobstore.failpoints import reach
+
 # As many as boto3 keeps connections for, less a margin for others.
 S3_THREADS = 8
 
@@ -37,6 +39,7 @@ def delete_many(storage: Storage, names: Iterable[str]) -> None:
         return
     for name in names:
         storage.delete(name)
+        reach("storage.file_deleted")
 
 
 def read_range(storage: Storage, name: str, start: int, length: int) -> bytes:
