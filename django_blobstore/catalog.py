@@ -186,12 +186,12 @@ class ResourceCatalog:
         create_bucket: bool,
     ) -> Change:
         managed = self._locked(namespace, path)
-        old = managed.resource if managed else None
+        is_new = managed is None
         discarded: list[StoredFile] = []
-        if old and (old.scope, old.sha384) == (scope, content.sha384):
-            resource = Resource.objects.using(self.using).select_for_update().get(pk=old.pk)
+        if managed is None:
+            resource = self._count_up(content, scope, file)
         else:
-            resource = self._exchange(old, content, scope, file, discarded)
+            resource = self._exchange(managed.resource_id, content, scope, file, discarded)
         reach("refer.counted")
         if file:
             self._settle(resource, file, discarded)
@@ -201,12 +201,12 @@ class ResourceCatalog:
         if managed is None:
             self._require_bucket(namespace, create_bucket)
             managed = ManagedResource(bucket_id=namespace.bucket_id, user=namespace.user, path=path)
-        managed.was_created = old is None
+        managed.was_created = is_new
         managed.resource = resource
         managed.modified_at = timezone.now()
         for name, value in attributes.items():
             setattr(managed, name, value)
-        managed.save(using=self.using, force_insert=managed.was_created, force_update=not managed.was_created)
+        managed.save(using=self.using, force_insert=is_new, force_update=not is_new)
         reach("refer.saved")
         return Change(managed, discarded)
 
@@ -222,8 +222,8 @@ class ResourceCatalog:
         return change
 
     def _locked(self, namespace: Namespace, path: str) -> ManagedResource | None:
-        rows = ManagedResource.objects.using(self.using).select_for_update(of=("self",)).select_related("resource")
-        return rows.at(namespace, path).first()
+        # Without a join: a row that changed while its lock was waited for would no longer match, and seem gone.
+        return ManagedResource.objects.using(self.using).select_for_update().at(namespace, path).first()
 
     def _require_bucket(self, namespace: Namespace, create: bool) -> None:
         if namespace.bucket_id is None:
@@ -237,22 +237,22 @@ class ResourceCatalog:
 
     def _exchange(
         self,
-        old: Resource | None,
+        old_id: int,
         content: Content,
         scope: str,
         file: StoredFile | None,
         discarded: list[StoredFile],
     ) -> Resource:
         """Count the new content up and the old one down, the one with the lower primary key first."""
-        if old is None:
-            return self._count_up(content, scope, file)
-        known = Resource.objects.using(self.using).filter(scope=scope, sha384=content.sha384)
-        new_id = known.values_list("pk", flat=True).first()
-        if new_id is not None and new_id < old.pk:
+        resources = Resource.objects.using(self.using)
+        new_id = resources.filter(scope=scope, sha384=content.sha384).values_list("pk", flat=True).first()
+        if new_id == old_id:
+            return resources.select_for_update().get(pk=old_id)
+        if new_id is not None and new_id < old_id:
             resource = self._count_up(content, scope, file)
-            self._count_down(old.pk, discarded)
+            self._count_down(old_id, discarded)
             return resource
-        self._count_down(old.pk, discarded)
+        self._count_down(old_id, discarded)
         return self._count_up(content, scope, file)
 
     def _count_up(self, content: Content, scope: str, file: StoredFile | None) -> Resource:
