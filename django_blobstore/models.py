@@ -311,7 +311,8 @@ class PendingFileQuerySet(QuerySet["PendingFile"]):
 
     def due(self) -> PendingFileQuerySet:
         """Files to be deleted now."""
-        return self.filter(discard=True, due_at__lte=Now())
+        # SQLite compares times as text, where Now() alone, "….123", comes before the "….123000" of a sum.
+        return self.filter(discard=True, due_at__lte=Now() + timedelta(0))
 
     def waiting(self) -> PendingFileQuerySet:
         """Files to be deleted later."""
