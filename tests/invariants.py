@@ -1,0 +1,110 @@
+"""What must hold of a store whenever nobody is at work in it, and once everything under way has ended.
+
+1. Each reference count is the number of objects that refer to the resource.
+2. Each object reads back with its SHA-384 and length.
+3. Each stored file is named by exactly one row, a resource or a pending file, and each resource has its file.
+4. Once the leases and grace periods are over, a sweep leaves nothing pending.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from django.db.models import Count
+from django.db.models.functions import Now
+
+from django_blobstore.managed import ManagedStorage
+from django_blobstore.models import ManagedResource, PendingFile, Resource
+from django_blobstore.storages.gridfs_bucket import named_id
+from django_blobstore.upkeep import sweep
+from tests.stored import Stored
+
+
+def assert_sound(stored: Stored) -> None:
+    """Fail, telling everything that is wrong, unless rules 1 to 3 hold."""
+    _assert_none("The store is not sound", [*wrong_counts(), *unreadable_objects(), *misnamed_files(stored)])
+
+
+def assert_settled(stored: Stored) -> None:
+    """End every lease and grace period, sweep, and fail unless rules 1 to 4 hold."""
+    end_leases_and_graces()
+    report = sweep()
+    wrong = [f"the sweep could not delete {report.failed_files} files"] if report.failed_files else []
+    wrong += [f"still pending after the sweep: {_told(row)}" for row in PendingFile.objects.all()]
+    wrong += [*wrong_counts(), *unreadable_objects(), *misnamed_files(stored)]
+    _assert_none("The store is not settled", wrong)
+
+
+def assert_empty(stored: Stored) -> None:
+    """Fail unless there is no object, no resource, no pending file and no stored byte, without any sweep."""
+    wrong = [f"object {_name(managed)}" for managed in ManagedResource.objects.all()]
+    wrong += [f"{resource!r} with count {resource.reference_count}" for resource in Resource.objects.all()]
+    wrong += [f"pending: {_told(row)}" for row in PendingFile.objects.all()]
+    wrong += [f"stored file {name!r}" for name in sorted(stored.names())]
+    _assert_none("Something is left", wrong)
+
+
+def end_leases_and_graces() -> None:
+    """Make every lease and every grace period end now, as if their time had passed."""
+    PendingFile.objects.filter(discard=False).update(lease_until=Now())
+    PendingFile.objects.filter(discard=True).update(due_at=Now())
+
+
+def wrong_counts() -> Iterator[str]:
+    """Say which resources do not count their references (rule 1)."""
+    for resource in Resource.objects.annotate(actual=Count("references")).order_by("pk"):
+        if resource.reference_count != resource.actual:
+            yield f"{resource!r} counts {resource.reference_count} references but {resource.actual} objects refer to it"
+
+
+def unreadable_objects() -> Iterator[str]:
+    """Say which objects do not read back (rule 2)."""
+    for managed in ManagedResource.objects.select_related("resource"):
+        try:
+            actual, length = _read(managed)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the object cannot be read
+            yield f"object {_name(managed)} cannot be read: {error!r}"
+            continue
+        if actual != managed.resource.sha384:
+            yield f"object {_name(managed)} has the SHA-384 {actual}, not {managed.resource.sha384}"
+        if length != managed.resource.length:
+            yield f"object {_name(managed)} has {length} bytes, not {managed.resource.length}"
+
+
+def misnamed_files(stored: Stored) -> Iterator[str]:
+    """Say which files no row names or two rows name, and which resources have no file (rule 3)."""
+    names = stored.names()
+    used = set(Resource.objects.exclude(path="").values_list("path", flat=True))
+    pending = set(PendingFile.objects.values_list("path", flat=True))
+    yield from (f"file {name!r} is stored and no row names it" for name in sorted(names - used - _fragments(pending)))
+    yield from (f"file {path!r} is named by a resource and a pending file" for path in sorted(used & pending))
+    yield from (f"file {path!r} is named by a resource and not stored" for path in sorted(used - names))
+
+
+def _read(managed: ManagedResource) -> tuple[str, int]:
+    """Return the SHA-384 and the length of what `get` gives."""
+    sha384, length = hashlib.sha384(), 0
+    with ManagedStorage().get(managed.namespace, managed.path) as file:
+        for block in file.chunks():
+            sha384.update(block)
+            length += len(block)
+    return sha384.hexdigest(), length
+
+
+def _fragments(paths: set[str]) -> set[str]:
+    """Return `paths` and what `Stored.names` calls the remains of uploads to them that were cut short."""
+    return paths | {f"chunks without a file: {named_id(path)}" for path in paths}
+
+
+def _name(managed: ManagedResource) -> str:
+    return f"{managed.path!r} ({managed.namespace})"
+
+
+def _told(row: PendingFile) -> str:
+    fate = f"to be deleted at {row.due_at}" if row.discard else f"arriving, lease until {row.lease_until}"
+    return f"{row.path!r} for {row.managed_path!r}, {fate}"
+
+
+def _assert_none(headline: str, wrong: list[str]) -> None:
+    assert not wrong, f"{headline}:\n" + "\n".join(f"  - {line}" for line in wrong)
