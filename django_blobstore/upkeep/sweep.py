@@ -1,4 +1,4 @@
-"""What must be done from time to time so that nothing unneeded stays."""
+"""How files are deleted that nothing needs any more, and which they are."""
 
 from __future__ import annotations
 
