@@ -13,13 +13,14 @@ from types import TracebackType
 from typing import Any
 
 from pymongo import MongoClient
-from pymongo.errors import OperationFailure
+from pymongo.errors import OperationFailure, PyMongoError
 
 from example_project import processes
 
 REPLICA_SET = "blobstore"
 ALREADY_INITIALIZED = 23  # MongoDB's error code
 SECONDS_TO_START = 60
+ROOM_FOR_DATA = 4 * 2**30
 
 
 class MongodFailed(RuntimeError):
@@ -45,7 +46,7 @@ class Mongod:
     """
 
     def __init__(self, dbpath: Path | None = None, *options: str) -> None:
-        self._temporary = None if dbpath else tempfile.TemporaryDirectory(prefix="mongod-", dir=_memory_directory())
+        self._temporary = None if dbpath else tempfile.TemporaryDirectory(prefix="mongod-", dir=temporary_directory())
         self.dbpath = dbpath or Path(self._temporary.name)
         self.log = self.dbpath / "mongod.log"
         self.port = _free_port()
@@ -55,10 +56,13 @@ class Mongod:
 
     def __enter__(self) -> Mongod:
         self.dbpath.mkdir(parents=True, exist_ok=True)
-        self.process = processes.start(self._command(), log=self.log)
         try:
+            self.process = processes.start(self._command(), log=self.log)
             self._wait_until_listening()
             self._become_primary()
+        except (OSError, PyMongoError) as error:
+            self.stop()
+            raise MongodFailed(f"mongod did not start: {error}") from error
         except BaseException:
             self.stop()
             raise
@@ -124,8 +128,11 @@ class Mongod:
             raise MongodFailed(f"mongod {what}; its log {self.log} ends:\n{processes.last_lines(self.log)}")
 
 
-def _memory_directory() -> str | None:
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+def temporary_directory() -> Path:
+    """Return where temporary data is fastest: in memory if there is room, as containers often have little."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > ROOM_FOR_DATA
+    return memory if roomy else Path(tempfile.gettempdir())
 
 
 def _free_port() -> int:

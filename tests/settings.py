@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
+
+from example_project.mongod import temporary_directory
 
 # A server under test is another process: the test hands it its own database and storage in this variable.
 DEPLOYMENT_VARIABLE = "BLOBSTORE_TEST_DEPLOYMENT"
 DEPLOYMENT: dict[str, Any] = json.loads(os.environ.get(DEPLOYMENT_VARIABLE, "{}"))
 
-_SHARED_MEMORY = Path("/dev/shm")
-TEST_DIRECTORY = (_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else Path("/tmp")) / f"blobstore-tests-{os.getpid()}"
+TEST_DIRECTORY = temporary_directory() / f"blobstore-tests-{os.getpid()}"
 
 SECRET_KEY = "only-for-tests"
 DEBUG = False
