@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.files.storage.handler import StorageHandler
+from django.core.management import get_commands
 from django.utils.module_loading import import_string
 
 from django_blobstore.conf import KNOWN
@@ -79,3 +80,7 @@ def test_the_curl_lines_work_as_they_stand(database: str, stored: Stored) -> Non
 
 def test_every_setting_is_in_the_table() -> None:
     assert set(re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE)) == set(KNOWN)
+
+
+def test_every_command_is_there() -> None:
+    assert set(re.findall(r"manage\.py (\w+)", README)) - {"demo"} <= set(get_commands())

@@ -95,6 +95,8 @@ class Command(BaseCommand):
         server = processes.start(_server_command(port), log=log, env=environment)
         started.callback(processes.stop, server)
         _wait_until_listening(server, port, log)
+        sweeper = [sys.executable, _manage_py(), "blobstore_sweep", "--every=60"]
+        started.callback(processes.stop, processes.start(sweeper, log=home.directory / "sweep.log", env=environment))
         self._welcome(f"http://{HOST}:{port}", log)
         server.wait()
         raise CommandError(f"The server ended by itself; its log {log} ends:\n{processes.last_lines(log)}")
@@ -128,7 +130,13 @@ def _manage(environment: dict[str, str], *command: str) -> str:
     """Run a command of manage.py with the settings that `environment` makes, and return what it says."""
     Path(environment["DEMO_DATA"]).mkdir(parents=True, exist_ok=True)
     # Its progress goes to stderr, straight to the terminal.
-    done = subprocess.run([sys.executable, _manage_py(), *command], env=environment, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, _manage_py(), *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     if done.returncode:
         raise CommandError(f"`manage.py {command[0]}` failed; its message is above.")
     return done.stdout.strip()
