@@ -72,22 +72,34 @@ def check_path(path: str) -> str:
     return path
 
 
+def check_prefix(prefix: str) -> str:
+    """Return `prefix` if it is free of what no part of a path may have, or raise `InvalidPath`; it may be empty."""
+    reason = _fault_of_text(prefix)
+    if reason:
+        raise InvalidPath(prefix, reason)
+    return prefix
+
+
 def _fault(path: str) -> str:
-    try:
-        length = len(path.encode())
-    except UnicodeEncodeError:
-        return "it is not valid UTF-8"
     if not path:
         return "it is empty"
-    if length > MAX_PATH_BYTES:
-        return f"it has {length} bytes, more than {MAX_PATH_BYTES}"
-    if _FORBIDDEN.search(path):
-        return "it has a control character or U+FFFD"
+    if reason := _fault_of_text(path):
+        return reason
     if path.startswith("/"):
         return "it starts with a slash"
     if {"", ".", ".."} & set(path.split("/")):
         return "it has an empty, '.' or '..' segment"
     return ""
+
+
+def _fault_of_text(text: str) -> str:
+    try:
+        length = len(text.encode())
+    except UnicodeEncodeError:
+        return "it is not valid UTF-8"
+    if length > MAX_PATH_BYTES:
+        return f"it has {length} bytes, more than {MAX_PATH_BYTES}"
+    return "it has a control character or U+FFFD" if _FORBIDDEN.search(text) else ""
 
 
 def _check_key(key: str, kind: str) -> None:
