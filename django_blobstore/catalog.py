@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from django.db import Error, connections, router, transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -31,6 +33,7 @@ from django_blobstore.errors import (
 from django_blobstore.failpoints import reach
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource
 from django_blobstore.namespaces import Namespace
+from django_blobstore.signals import resource_damaged
 
 T = TypeVar("T")
 
@@ -69,6 +72,15 @@ class Change:
     """What a transaction did: the object it wrote or removed, and the files that nothing needs any more."""
 
     managed: ManagedResource
+    discarded: list[StoredFile] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Recount:
+    """The references a resource counted `before` and `after`, and the files that nothing needs any more."""
+
+    before: int
+    after: int
     discarded: list[StoredFile] = field(default_factory=list)
 
 
@@ -150,10 +162,39 @@ class ResourceCatalog:
         """Remove the object at `path` and its reference. Raises `ResourceNotFound` and `CatalogBusy`."""
         return self.transact(lambda: self._release(namespace, path))
 
-    def mark_damaged(self, resource: Resource) -> bool:
-        """Record that the bytes of `resource` are missing or wrong; False if it has other bytes or is gone by now."""
+    def recount(self, id: int, *, lower: bool = True) -> Recount:
+        """Make the count of resource `id` the number of its objects; at none the row goes and its file is discarded.
+
+        Without `lower` the count may only grow. Raises `ResourceNotFound` and `CatalogBusy`.
+        """
+        return self.transact(lambda: self._recount(id, lower))
+
+    def mark_damaged(self, resource: Resource, *, missing: bool = False) -> bool:
+        """Record that the bytes of `resource` are wrong or `missing`; False if it has other bytes or is gone by now.
+
+        What was not known before is told by the signal `resource_damaged` once it is committed.
+        """
         rows = Resource.objects.using(self.using).filter(pk=resource.pk, path=resource.path)
-        return bool(rows.update(damaged_at=Now()))
+        now = timezone.now()
+        if rows.exclude(damaged_at__isnull=False, missing=missing).update(damaged_at=now, missing=missing):
+            resource.damaged_at, resource.missing = now, missing
+            reach("damage.marked")
+            tell = partial(resource_damaged.send_robust, Resource, resource=resource, missing=missing)
+            transaction.on_commit(tell, using=self.using)
+        return bool(rows.update(verified_at=now))
+
+    def mark_verified(self, resource: Resource) -> bool:
+        """Record that the bytes of `resource` were read and are right, whatever a mark said before.
+
+        False if it has other bytes or is gone by now, or was marked as damaged since `resource` was fetched.
+        """
+        rows = Resource.objects.using(self.using).filter(pk=resource.pk, path=resource.path)
+        if resource.damaged_at is None:
+            rows = rows.filter(damaged_at=None)
+        else:
+            # SQLite compares times as text, and those of its own clock end at the millisecond.
+            rows = rows.filter(damaged_at__lt=resource.damaged_at + timedelta(milliseconds=1))
+        return bool(rows.update(verified_at=timezone.now(), damaged_at=None, missing=False))
 
     def transact(self, work: Callable[[], T], *, durable: bool = False) -> T:
         """Run `work` in a transaction, again if the database says that another one was in the way.
@@ -214,7 +255,8 @@ class ResourceCatalog:
         managed = self._locked(namespace, path)
         if managed is None:
             raise ResourceNotFound(path)
-        ManagedResource.objects.using(self.using).filter(pk=managed.pk).delete()
+        # Django's own delete, past the guard against deletes that nobody counts.
+        QuerySet.delete(ManagedResource.objects.using(self.using).filter(pk=managed.pk))
         reach("release.deleted")
         change = Change(managed)
         self._count_down(managed.resource_id, change.discarded)
@@ -292,6 +334,21 @@ class ResourceCatalog:
                 break
         raise ResourceNotFound(id)
 
+    def _recount(self, id: int, lower: bool) -> Recount:
+        resource = Resource.objects.using(self.using).select_for_update().filter(pk=id).first()
+        if resource is None:
+            raise ResourceNotFound(id)
+        # Whoever counts holds the lock until its object is written, so none is between the two.
+        actual = ManagedResource.objects.using(self.using).filter(resource_id=id).count()
+        recount = Recount(resource.reference_count, actual if lower else max(actual, resource.reference_count))
+        if recount.before != recount.after:
+            sql = f"UPDATE {_RESOURCE} SET reference_count = %s WHERE id = %s RETURNING id"
+            self._execute(sql, [max(recount.after, 1), id])
+            reach("recount.counted")
+        if not recount.after:
+            self._count_down(id, recount.discarded)
+        return recount
+
     def _discard(self, file: StoredFile, length: int, discarded: list[StoredFile]) -> None:
         if not file.path:
             return
@@ -316,8 +373,10 @@ class ResourceCatalog:
 
     def _heal(self, resource: Resource, file: StoredFile, discarded: list[StoredFile]) -> None:
         self._discard(StoredFile(resource.storage, resource.path), resource.length, discarded)
-        resource.path, resource.storage, resource.damaged_at = file.path, file.storage, None
-        resource.save(using=self.using, update_fields=["path", "storage", "damaged_at"])
+        resource.path, resource.storage = file.path, file.storage
+        resource.verified_at, resource.damaged_at, resource.missing = None, None, False
+        marks = ["verified_at", "damaged_at", "missing"]
+        resource.save(using=self.using, update_fields=["path", "storage", *marks])
 
     def _record_upload(self, id: int, file: StoredFile) -> None:
         resources = Resource.objects.using(self.using).filter(pk=id)

@@ -23,6 +23,7 @@
     │   └── TooManyFailures      too many wrong answers for this content today
     ├── ContentDamaged           stored bytes are missing or no longer have their hash
     ├── LeaseLost                an upload took longer than its lease and its bytes were swept
+    ├── CountBypassed            rows that are counted were to be changed without counting
     └── CatalogBusy              the database refused the transaction every time it was tried
 
 Every error carries the values it speaks of as attributes of the same name.
@@ -196,6 +197,17 @@ class LeaseLost(BlobstoreError):
     def __init__(self, path: str) -> None:
         super().__init__(f"The upload to {path!r} outlived its lease and was swept; put it again.")
         self.path = path
+
+
+class CountBypassed(BlobstoreError):
+    """`action` would change the objects that refer to a content without counting them."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__(
+            f"{action} would leave reference counts wrong; put, copy and remove objects through "
+            "django_blobstore.managed.ManagedStorage (remove_all takes a QuerySet)."
+        )
+        self.action = action
 
 
 class CatalogBusy(BlobstoreError):

@@ -104,7 +104,7 @@ class ManagedStorage:
                 # The object may have been replaced since it was read, and its old bytes swept.
                 known, managed = managed, self.stat(managed.namespace, managed.path)
                 if managed.resource.path == known.resource.path:
-                    raise self._damaged(managed, "its file is missing") from None
+                    raise self._damaged(managed, "its file is missing", missing=True) from None
         raise UploadPending(managed.path)
 
     def put(
@@ -165,7 +165,10 @@ class ManagedStorage:
         return removed
 
     def remove_bucket(self, bucket: Bucket) -> int:
-        """Remove `bucket` with every object in it, all or nothing; return how many objects there were."""
+        """Remove `bucket` with every object in it, all or nothing; return how many objects there were.
+
+        Nothing happens to a bucket that is gone already.
+        """
         return self.catalog.transact(lambda: self._remove_bucket(bucket))
 
     def copy(self, managed: ManagedResource, namespace: Namespace, path: str) -> ManagedResource:
@@ -234,8 +237,9 @@ class ManagedStorage:
         return f"user:{namespace.user}" if namespace.user else ""
 
     def _remove_bucket(self, bucket: Bucket) -> int:
-        # From here on a put into it waits, and then finds no bucket.
-        Bucket.objects.using(self.catalog.using).select_for_update().filter(pk=bucket.pk).first()
+        # From here on a put into it waits, and then finds no bucket. One that is gone may be made anew at any time.
+        if Bucket.objects.using(self.catalog.using).select_for_update().filter(pk=bucket.pk).first() is None:
+            return 0
         removed = self.remove_all(ManagedResource.objects.filter(bucket_id=bucket.pk))
         Bucket.objects.using(self.catalog.using).filter(pk=bucket.pk).delete()
         return removed
@@ -246,8 +250,8 @@ class ManagedStorage:
             transaction.on_commit(partial(_expunge_quietly, change.discarded), using=self.catalog.using)
         return change.managed
 
-    def _damaged(self, managed: ManagedResource, reason: str) -> BlobstoreError:
-        if not self.catalog.mark_damaged(managed.resource):
+    def _damaged(self, managed: ManagedResource, reason: str, *, missing: bool = False) -> BlobstoreError:
+        if not self.catalog.mark_damaged(managed.resource, missing=missing):
             return ResourceNotFound(managed.path, "it was replaced or removed while it was read")
         logger.error("Resource %s is damaged: %s.", managed.resource_id, reason)
         return ContentDamaged(managed.resource.sha384, managed.path, reason)

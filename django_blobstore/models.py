@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 from django.conf import settings
 from django.db import models
@@ -19,6 +19,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from django_blobstore.errors import CountBypassed
 from django_blobstore.namespaces import MAX_PATH_BYTES, MAX_USER_LENGTH, Namespace
 
 
@@ -81,15 +82,29 @@ class ResourceQuerySet(QuerySet["Resource"]):
     def damaged(self) -> ResourceQuerySet:
         return self.filter(damaged_at__isnull=False)
 
+    def missing(self) -> ResourceQuerySet:
+        """Damaged contents whose file was not there."""
+        return self.damaged().filter(missing=True)
+
     def pending(self) -> ResourceQuerySet:
         """Contents whose bytes have not arrived."""
         return self.filter(path="", damaged_at__isnull=True)
+
+    def update(self, **columns: Any) -> int:
+        """Set `columns`; refuses to set a count, which is the catalog's."""
+        if "reference_count" in columns:
+            raise CountBypassed("Setting Resource.reference_count")
+        return super().update(**columns)
+
+    update.alters_data = True  # type: ignore[attr-defined]
 
 
 class Resource(models.Model):
     """One stored content, shared by every reference to it.
 
     `path` is where its bytes lie in the storage named by the alias `storage`; it is empty until they have arrived.
+    `verified_at` is when they were last compared with the hash, whatever came out, and `damaged_at` when it was noticed
+    that they are wrong or, if `missing`, not there.
     """
 
     scope = models.CharField(_("scope"), max_length=100, blank=True, default="")
@@ -101,6 +116,7 @@ class Resource(models.Model):
     reference_count = models.PositiveBigIntegerField(_("reference count"), default=1)
     verified_at = models.DateTimeField(_("verified at"), null=True, blank=True)
     damaged_at = models.DateTimeField(_("damaged at"), null=True, blank=True)
+    missing = models.BooleanField(_("missing"), default=False, db_default=False)
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
 
     objects = ResourceQuerySet.as_manager()
@@ -108,10 +124,16 @@ class Resource(models.Model):
     class Meta:
         verbose_name = _("resource")
         verbose_name_plural = _("resources")
+        indexes = [
+            models.Index(fields=["verified_at", "id"], condition=~Q(path=""), name="blobstore_resource_verified"),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["scope", "sha384"], name="blobstore_resource_once_per_scope"),
             models.UniqueConstraint(fields=["path"], condition=~Q(path=""), name="blobstore_resource_owns_its_file"),
             models.CheckConstraint(condition=Q(reference_count__gte=1), name="blobstore_resource_is_referenced"),
+            models.CheckConstraint(
+                condition=Q(missing=False) | Q(damaged_at__isnull=False), name="blobstore_resource_missing_is_damaged"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -172,6 +194,25 @@ class ManagedResourceQuerySet(QuerySet["ManagedResource"]):
         totals = freed.aggregate(contents=Count("resource"), bytes=Sum("resource__length"))
         return Freed(totals["contents"], totals["bytes"] or 0)
 
+    def delete(self) -> NoReturn:
+        """Refuse: nobody would count. The catalog calls Django's own `QuerySet.delete`."""
+        raise CountBypassed("Deleting ManagedResource rows")
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+    def update(self, **columns: Any) -> int:
+        """Set `columns`; refuses to make objects refer to another content."""
+        if columns.keys() & {"resource", "resource_id"}:
+            raise CountBypassed("Setting ManagedResource.resource")
+        return super().update(**columns)
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def bulk_create(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: nobody would count."""
+        raise CountBypassed("Creating ManagedResource rows in bulk")
+
 
 class ManagedResource(InNamespace):
     """An object: a path in a namespace that refers to a `Resource`."""
@@ -216,6 +257,12 @@ class ManagedResource(InNamespace):
 
     def __str__(self) -> str:
         return self.path
+
+    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: nobody would count. `ManagedStorage.remove` does."""
+        raise CountBypassed("ManagedResource.delete()")
+
+    delete.alters_data = True  # type: ignore[attr-defined]
 
 
 class PutRequestQuerySet(QuerySet["PutRequest"]):

@@ -36,6 +36,7 @@ RAISED: dict[str, dict[str, Any]] = {
     "TooManyFailures": {"sha384": HASH, "retry_after": 3600},
     "ContentDamaged": {"sha384": HASH, "path": "a/b", "reason": "it ends early"},
     "LeaseLost": {"path": "aa/bb"},
+    "CountBypassed": {"action": "ManagedResource.delete()"},
     "CatalogBusy": {"attempts": 5},
 }
 

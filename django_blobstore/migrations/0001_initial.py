@@ -58,11 +58,19 @@ class Migration(migrations.Migration):
                 ("reference_count", models.PositiveBigIntegerField(default=1, verbose_name="reference count")),
                 ("verified_at", models.DateTimeField(blank=True, null=True, verbose_name="verified at")),
                 ("damaged_at", models.DateTimeField(blank=True, null=True, verbose_name="damaged at")),
+                ("missing", models.BooleanField(db_default=False, default=False, verbose_name="missing")),
                 ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created at")),
             ],
             options={
                 "verbose_name": "resource",
                 "verbose_name_plural": "resources",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("path", ""), _negated=True),
+                        fields=["verified_at", "id"],
+                        name="blobstore_resource_verified",
+                    )
+                ],
                 "constraints": [
                     models.UniqueConstraint(fields=("scope", "sha384"), name="blobstore_resource_once_per_scope"),
                     models.UniqueConstraint(
@@ -72,6 +80,10 @@ class Migration(migrations.Migration):
                     ),
                     models.CheckConstraint(
                         condition=models.Q(("reference_count__gte", 1)), name="blobstore_resource_is_referenced"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("missing", False), ("damaged_at__isnull", False), _connector="OR"),
+                        name="blobstore_resource_missing_is_damaged",
                     ),
                 ],
             },
