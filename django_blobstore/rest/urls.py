@@ -2,7 +2,58 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from collections.abc import Callable
+from typing import Any
+
+from django.db import connections, transaction
+from django.http.response import HttpResponseBase
+from django.urls import URLPattern, URLResolver, include, path, register_converter
+
+from django_blobstore.rest.paths import AnyTextConverter
+from django_blobstore.rest.viewsets import (
+    BucketViewSet,
+    ObjectListViewSet,
+    ObjectViewSet,
+    ProofViewSet,
+    PutRequestViewSet,
+    StoreViewSet,
+)
 
 app_name = "blobstore"
-urlpatterns: list[URLPattern | URLResolver] = []
+
+register_converter(AnyTextConverter, "any_text")
+
+
+def _view(viewset: type[StoreViewSet], **actions: Any) -> Callable[..., HttpResponseBase]:
+    """Return a view that opts out of ATOMIC_REQUESTS: a put commits a row before it writes the first byte."""
+    view: Callable[..., HttpResponseBase] = viewset.as_view(actions)
+    for alias in connections:
+        view = transaction.non_atomic_requests(alias)(view)
+    return view
+
+
+buckets = _view(BucketViewSet, get="list", post="create")
+bucket = _view(BucketViewSet, get="retrieve", patch="partial_update", delete="destroy")
+object_list = _view(ObjectListViewSet, get="list")
+one_object = _view(ObjectViewSet, get="retrieve", put="update", delete="destroy")
+put_requests = _view(PutRequestViewSet, post="create")
+put_request = _view(ProofViewSet, post="create")
+
+
+def _namespace(route: str) -> list[URLPattern]:
+    """Return what every namespace has; `route` begins the names of its views."""
+    return [
+        path("objects/", object_list, name=f"{route}-objects"),
+        path("objects/<any_text:path>", one_object, name=f"{route}-object"),
+        path("put-requests/", put_requests, name=f"{route}-put-requests"),
+    ]
+
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("buckets/", buckets, name="bucket-list"),
+    path("buckets/<str:bucket>/", bucket, name="bucket-detail"),
+    path("buckets/<str:bucket>/", include(_namespace("bucket"))),
+    path("me/", include(_namespace("me")), {"route": "me"}),
+    path("global/", include(_namespace("global")), {"route": "global"}),
+    path("put-requests/<str:request_id>/", put_request, name="put-request"),
+]

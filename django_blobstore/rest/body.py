@@ -1,0 +1,163 @@
+"""Bytes in: the raw body of a PUT with what its headers say of it, under WSGI and ASGI, and small JSON bodies."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import mimetypes
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any, Protocol
+
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest
+from rest_framework.exceptions import ParseError
+from rest_framework.parsers import JSONParser
+
+from django_blobstore import serving
+from django_blobstore.digests import Readable, clean_hash
+from django_blobstore.rest.problems import Problem
+
+UNKNOWN_LENGTH = -1
+JSON_LIMIT = 1024 * 1024
+
+_ALGORITHMS = {"sha-256": "sha256", "sha-512": "sha512"}
+
+# One member of a dictionary of byte sequences (RFC 8941, 3.2) with its parameters, which mean nothing here.
+_KEY = r"[a-z*][a-z0-9_.*-]*"
+_PARAMETERS = rf'(?:;[ ]*{_KEY}(?:=(?:"(?:[ !#-\[\]-~]|\\["\\])*"|[^\s",;]+))?)*'
+_MEMBER = re.compile(rf"({_KEY})=:([A-Za-z0-9+/=]*):{_PARAMETERS}")
+
+
+@dataclass(frozen=True)
+class ArrivingContent:
+    """The body of a PUT: `length` bytes, or all of `stream` if negative, with the `digests` they must have, in hex."""
+
+    stream: Readable
+    length: int
+    digests: Mapping[str, str]
+    content_type: str
+
+
+def arriving_content(request: HttpRequest, path: str) -> ArrivingContent:
+    """Return the body of `request` unread. Raises `Problem` and `InvalidHash` for headers that cannot be honoured."""
+    _refuse_parts_and_encodings(request)
+    stream, length = _stream(request)
+    return ArrivingContent(BodyReader(stream), length, _digests(request), _content_type(request, path))
+
+
+class HasRead(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class BodyReader:
+    """Reads the body in full blocks and tells a client that went away from a storage that fails."""
+
+    def __init__(self, stream: HasRead) -> None:
+        self._stream = stream
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            return self._stream.read(size)
+        except OSError as error:
+            detail = "The body ended before it was complete; nothing was stored."
+            raise Problem(400, "incomplete-body", detail) from error
+
+
+class SmallJSONParser(JSONParser):
+    """Parses a JSON body of at most 1 MiB."""
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        document = stream.read(JSON_LIMIT + 1)
+        if len(document) > JSON_LIMIT:
+            detail = f"A JSON body has at most {JSON_LIMIT} bytes."
+            raise Problem(413, "content-too-large", detail, limit=JSON_LIMIT)
+        try:
+            return super().parse(io.BytesIO(document), media_type, parser_context)
+        except RecursionError as error:
+            raise ParseError("The JSON is nested too deeply.") from error
+
+
+def _refuse_parts_and_encodings(request: HttpRequest) -> None:
+    if "Content-Range" in request.headers:
+        detail = "A part of an object cannot be put; send the whole content without Content-Range."
+        raise Problem(400, "content-range-refused", detail)
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.strip().lower() not in ("", "identity"):
+        detail = f"Content is stored as it is sent; send it without Content-Encoding {encoding!r}."
+        raise Problem(415, "content-encoding-refused", detail, headers={"Accept-Encoding": "identity"})
+
+
+def _stream(request: HttpRequest) -> tuple[HasRead, int]:
+    """Return where the body is read and its length, negative if only its end tells."""
+    declared = request.META.get("CONTENT_LENGTH") or ""
+    chunked = "Transfer-Encoding" in request.headers
+    if isinstance(request, ASGIRequest):
+        # Django has the body on disk by now. From HTTP/2 on it needs no announcement.
+        if chunked or not (declared or request.scope.get("http_version", "1.1").startswith("1")):
+            return request, UNKNOWN_LENGTH
+    elif chunked and request.META.get("wsgi.input_terminated"):
+        # Django's own reader would find nothing: it goes by Content-Length alone.
+        return request.META["wsgi.input"], UNKNOWN_LENGTH
+    if chunked or not declared:
+        detail = "Say the length of the body in Content-Length."
+        raise Problem(411, "length-required", detail)
+    if not (declared.isascii() and declared.isdigit()):
+        raise Problem(400, "invalid-length", f"Content-Length {declared!r} is not a number.")
+    return request, int(declared)
+
+
+def _digests(request: HttpRequest) -> dict[str, str]:
+    digests: dict[str, str] = {}
+    for header in ("Repr-Digest", "Content-Digest"):
+        for algorithm, value in _parse_digests(header, request.headers.get(header, "")).items():
+            if digests.setdefault(algorithm, value) != value:
+                raise Problem(400, "invalid-digest", f"Repr-Digest and Content-Digest differ in {algorithm}.")
+    sha384 = request.headers.get("X-Content-SHA384")
+    return digests if sha384 is None else digests | {"sha384": clean_hash(sha384)}
+
+
+def _parse_digests(header: str, text: str) -> dict[str, str]:
+    """Return the digests of RFC 9530 that are known here, in hex; others are to be ignored."""
+    digests = {}
+    position = 0
+    text = text.strip(" ")
+    while position < len(text):
+        member = _MEMBER.match(text, position)
+        if member is None:
+            raise Problem(400, "invalid-digest", f"{header} is not like 'sha-256=:<base64>:'.")
+        if member[1] in _ALGORITHMS:
+            digests[_ALGORITHMS[member[1]]] = _hex_of(header, member[1], member[2])
+        position = _after_comma(header, text, member.end())
+    return digests
+
+
+def _after_comma(header: str, text: str, position: int) -> int:
+    comma = re.compile(r"[ \t]*,[ \t]*(?=.)|$").match(text, position)
+    if comma is None:
+        raise Problem(400, "invalid-digest", f"{header} has something else than a comma at offset {position}.")
+    return comma.end()
+
+
+def _hex_of(header: str, algorithm: str, encoded: str) -> str:
+    size = hashlib.new(_ALGORITHMS[algorithm], usedforsecurity=False).digest_size
+    try:
+        digest = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        digest = b""
+    if len(digest) != size:
+        raise Problem(400, "invalid-digest", f"{header} has no {size} bytes in base64 for {algorithm}.")
+    return digest.hex()
+
+
+def _content_type(request: HttpRequest, path: str) -> str:
+    given = request.META.get("CONTENT_TYPE") or ""
+    if len(given) <= 255 and serving.is_media_type(given):
+        return given
+    guessed, encoding = mimetypes.guess_type(path)
+    return "" if encoding else guessed or ""

@@ -1,0 +1,116 @@
+"""Who may do what where: a namespace as one user sees it.
+
+Permissions are Django's own ones on `Bucket` and `ManagedResource`, asked for in general and then for the bucket, so
+that any backend of object permissions takes part. The owner of a bucket may do everything in it. Who may do nothing
+with a bucket is told that there is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+from rest_framework.exceptions import PermissionDenied
+
+from django_blobstore.errors import BucketNotFound
+from django_blobstore.models import Bucket, BucketQuerySet, ManagedResource
+from django_blobstore.namespaces import Namespace
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+Action = Literal["view", "add", "change", "delete"]
+Model = Literal["bucket", "managedresource"]
+Route = Literal["bucket", "me", "global"]
+
+_ACTIONS: tuple[Action, ...] = ("view", "add", "change", "delete")
+
+
+def may(user: User, action: Action, model: Model, bucket: Bucket | None = None) -> bool:
+    """Say whether `user` may do `action` with rows of `model`, anywhere or at least in `bucket`."""
+    permission = f"django_blobstore.{action}_{model}"
+    if user.has_perm(permission):
+        return True
+    return bucket is not None and (bucket.owner_id == user.pk or user.has_perm(permission, bucket))
+
+
+def require(user: User, action: Action, model: Model, bucket: Bucket | None = None) -> None:
+    """Raise `PermissionDenied` if `user` may not, or `BucketNotFound` if they may do nothing at all with `bucket`."""
+    if may(user, action, model, bucket):
+        return
+    if bucket is not None and not _may_anything(user, bucket):
+        raise BucketNotFound(str(bucket.pk))
+    raise PermissionDenied
+
+
+def _may_anything(user: User, bucket: Bucket) -> bool:
+    return any(
+        may(user, action, "bucket", bucket) or may(user, action, "managedresource", bucket) for action in _ACTIONS
+    )
+
+
+def find_bucket(uuid: str, buckets: BucketQuerySet | None = None) -> Bucket:
+    """Return the bucket with this UUID, from `buckets` if given, or raise `BucketNotFound`; asks no permission."""
+    found = Bucket.objects.all() if buckets is None else buckets
+    try:
+        return found.get(pk=UUID(uuid))
+    except (ValueError, Bucket.DoesNotExist):
+        raise BucketNotFound(uuid) from None
+
+
+def listed_buckets(user: User) -> BucketQuerySet:
+    """Return the user's own buckets, or all for who may view any; others must be asked for by their UUID."""
+    return Bucket.objects.all() if may(user, "view", "bucket") else Bucket.objects.filter(owner_id=user.pk)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The objects of a bucket, of the user (`me`) or of nobody (`global`), and what `user` may do with them."""
+
+    user: User
+    route: Route
+    namespace: Namespace
+    bucket: Bucket | None = None
+
+    @classmethod
+    def of_bucket(cls, user: User, uuid: str) -> Place:
+        bucket = find_bucket(uuid)
+        return cls(user, "bucket", Namespace(bucket=bucket.pk), bucket)
+
+    @classmethod
+    def of_route(cls, user: User, route: Route) -> Place:
+        return cls(user, route, Namespace(user=str(user.pk)) if route == "me" else Namespace())
+
+    @classmethod
+    def of_namespace(cls, user: User, namespace: Namespace) -> Place:
+        if namespace.bucket:
+            return cls.of_bucket(user, str(namespace.bucket))
+        return cls.of_route(user, "me" if namespace.user else "global")
+
+    def may(self, action: Action) -> bool:
+        return self.route == "me" or may(self.user, action, "managedresource", self.bucket)
+
+    def require(self, action: Action) -> None:
+        """Raise `PermissionDenied` or `BucketNotFound` unless the user may do `action` with the objects here."""
+        if not self.may(action):
+            require(self.user, action, "managedresource", self.bucket)
+
+    def require_put(self, path: str) -> None:
+        """Raise unless the user may put an object at `path`: add a new one, or change the one that is there."""
+        if self.may("add") and self.may("change"):
+            return
+        exists = ManagedResource.objects.at(self.namespace, path).exists()
+        self.require("change" if exists else "add")
+
+    def readable(self) -> QuerySet[ManagedResource]:
+        """Return the objects, here and elsewhere, that the user may read."""
+        objects = ManagedResource.objects.all()
+        own = Q(bucket=None, user=str(self.user.pk))
+        if may(self.user, "view", "managedresource"):
+            return objects.filter(own | Q(user=""))
+        readable = own | Q(user="", bucket__owner_id=self.user.pk)
+        if self.bucket is not None and self.may("view"):
+            readable |= Q(user="", bucket=self.bucket)
+        return objects.filter(readable)

@@ -1,0 +1,258 @@
+"""Which step follows which in each operation: parse, ask for permission, make one call, respond."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+from django.db import IntegrityError, router, transaction
+from django.http.response import HttpResponseBase
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.utils.urls import replace_query_param
+from rest_framework.viewsets import GenericViewSet
+
+from django_blobstore.errors import RequestNotFound
+from django_blobstore.listing import list_page
+from django_blobstore.managed import ManagedStorage
+from django_blobstore.models import Bucket, ManagedResource, PutRequest
+from django_blobstore.proof import PutResponse
+from django_blobstore.rest import problems
+from django_blobstore.rest.body import SmallJSONParser, arriving_content
+from django_blobstore.rest.paths import absolute_url, object_path
+from django_blobstore.rest.permissions import Place, find_bucket, listed_buckets, require
+from django_blobstore.rest.problems import Problem
+from django_blobstore.rest.responses import blob_response, entity_tag
+from django_blobstore.rest.serializers import (
+    BucketListQuery,
+    BucketSerializer,
+    ListingQuery,
+    ObjectSerializer,
+    ProofSerializer,
+    PutRequestSerializer,
+)
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+_REQUEST_ID = re.compile("[A-Za-z0-9_-]{1,22}")
+
+
+class StoreViewSet(GenericViewSet[Any]):
+    """What all our views share, whatever the project's defaults for its own are."""
+
+    permission_classes = [IsAuthenticated]
+    parser_classes = [SmallJSONParser]
+    renderer_classes: list[type[BaseRenderer]] = [JSONRenderer, BrowsableAPIRenderer]
+    pagination_class = None
+    versioning_class = None
+    filter_backends = []
+
+    def get_exception_handler(self) -> Callable[[Exception, Mapping[str, Any]], Response | None]:
+        return problems.respond
+
+    def get_authenticate_header(self, request: Request) -> str:
+        """Return the first challenge any authenticator has: many clients send credentials only after one."""
+        challenges = (authenticator.authenticate_header(request) for authenticator in self.get_authenticators())
+        return next(filter(None, challenges), "")
+
+    @property
+    def user(self) -> User:
+        """Whoever asks; nobody comes here without having been authenticated."""
+        return cast("User", self.request.user)
+
+    @cached_property
+    def place(self) -> Place:
+        """The namespace that the URL names, for the user who asks."""
+        if "bucket" in self.kwargs:
+            return Place.of_bucket(self.user, self.kwargs["bucket"])
+        return Place.of_route(self.user, self.kwargs["route"])
+
+
+class BucketViewSet(StoreViewSet):
+    """Buckets: create one, list them by UUID, show one with its counts, rename it, delete it when it is empty."""
+
+    serializer_class = BucketSerializer
+
+    def list(self, request: Request) -> Response:
+        query = _valid(BucketListQuery(data=request.query_params))
+        buckets = listed_buckets(self.user).with_usage().order_by("pk")
+        if query["after"]:
+            buckets = buckets.filter(pk__gt=query["after"])
+        found = list(buckets[: query["limit"] + 1])
+        shown = found[: query["limit"]]
+        after = str(shown[-1].pk) if len(found) > len(shown) else ""
+        return Response({"buckets": self.get_serializer(shown, many=True).data, "next": _next_url(request, after)})
+
+    def create(self, request: Request) -> Response:
+        require(self.user, "add", "bucket")
+        bucket = Bucket(owner=self.user, **_valid(self.get_serializer(data=request.data)))
+        try:
+            with transaction.atomic(router.db_for_write(Bucket)):
+                bucket.save(force_insert=True)
+        except IntegrityError as error:
+            detail = f"There is a bucket {bucket.pk} already."
+            raise Problem(409, "bucket-exists", detail, bucket=str(bucket.pk)) from error
+        data = self.get_serializer(bucket).data
+        return Response(data, status=201, headers={"Location": data["url"]})
+
+    def retrieve(self, request: Request, bucket: str) -> Response:
+        found = find_bucket(bucket, Bucket.objects.with_usage())
+        require(self.user, "view", "bucket", found)
+        return Response(self.get_serializer(found).data)
+
+    def partial_update(self, request: Request, bucket: str) -> Response:
+        found = find_bucket(bucket, Bucket.objects.with_usage())
+        require(self.user, "change", "bucket", found)
+        serializer = self.get_serializer(found, data=request.data, partial=True)
+        serializer.is_valid(raise_exception=True)
+        serializer.save()
+        return Response(serializer.data)
+
+    def destroy(self, request: Request, bucket: str) -> Response:
+        found = find_bucket(bucket)
+        require(self.user, "delete", "bucket", found)
+        _delete_empty(found)
+        return Response(status=204)
+
+
+class ObjectListViewSet(StoreViewSet):
+    """The objects of a namespace, page by page, in byte order of their paths, in folders or flat."""
+
+    serializer_class = ObjectSerializer
+
+    def list(self, request: Request, **kwargs: str) -> Response:
+        self.place.require("view")
+        query = _valid(ListingQuery(data=request.query_params))
+        page = list_page(
+            self.place.namespace,
+            prefix=query["prefix"],
+            after=query["after"],
+            limit=query["limit"],
+            folders=bool(query["delimiter"]),
+        )
+        objects = self.get_serializer(page.objects, many=True).data
+        return Response({"objects": objects, "prefixes": page.prefixes, "next": _next_url(request, page.next_after)})
+
+
+class JSONWhateverIsAccepted(BaseContentNegotiation):
+    """Answers in JSON where the client asks for the type of an object's bytes, which is not up to us."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        return None
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
+class ObjectViewSet(StoreViewSet):
+    """One object: its raw bytes in and out."""
+
+    serializer_class = ObjectSerializer
+    renderer_classes = [JSONRenderer]
+    content_negotiation_class = JSONWhateverIsAccepted
+
+    def retrieve(self, request: Request, path: str, **kwargs: str) -> HttpResponseBase:
+        path = object_path(request._request, path)
+        self.place.require("view")
+        store = ManagedStorage()
+        return blob_response(request._request, store, store.stat(self.place.namespace, path))
+
+    def update(self, request: Request, path: str, **kwargs: str) -> Response:
+        path = object_path(request._request, path)
+        content = arriving_content(request._request, path)
+        self.place.require_put(path)
+        managed = ManagedStorage().put(
+            self.place.namespace,
+            path,
+            content.stream,
+            content.length,
+            digests=content.digests,
+            content_type=content.content_type,
+            create_bucket=False,
+        )
+        return _stored(request, managed)
+
+    def destroy(self, request: Request, path: str, **kwargs: str) -> Response:
+        path = object_path(request._request, path)
+        self.place.require("delete")
+        ManagedStorage().remove(self.place.namespace, path)
+        return Response(status=204)
+
+
+class PutRequestViewSet(StoreViewSet):
+    """Put requests: ask to refer to content that is stored already, and prove to hold it."""
+
+    serializer_class = PutRequestSerializer
+
+    def create(self, request: Request, **kwargs: str) -> Response:
+        wanted = _valid(self.get_serializer(data=request.data))
+        self.place.require_put(wanted["path"])
+        challenge = ManagedStorage().put_request(
+            self.place.namespace,
+            wanted["path"],
+            wanted["sha384"],
+            requester=str(self.user.pk),
+            readable=self.place.readable(),
+            content_type=wanted["content_type"],
+        )
+        url = absolute_url(request._request, "put-request", request_id=challenge.request_id)
+        return Response(self.get_serializer(challenge).data, status=201, headers={"Location": url})
+
+
+class ProofViewSet(StoreViewSet):
+    """The answer to a put request."""
+
+    serializer_class = ProofSerializer
+
+    def create(self, request: Request, request_id: str) -> Response:
+        answer = PutResponse(request_id, _valid(self.get_serializer(data=request.data))["proof"])
+        requester = str(self.user.pk)
+        asked = _find_put_request(request_id, requester)
+        # The rights may have gone since it was asked for, and the bucket too.
+        Place.of_namespace(self.user, asked.namespace).require_put(asked.path)
+        return _stored(request, ManagedStorage().proof_of_access_response(answer, requester=requester))
+
+
+def _find_put_request(request_id: str, requester: str) -> PutRequest:
+    found = None
+    if _REQUEST_ID.fullmatch(request_id):
+        found = PutRequest.objects.filter(pk=request_id, requester=requester).first()
+    if found is None:
+        raise RequestNotFound(request_id)
+    return found
+
+
+def _delete_empty(bucket: Bucket) -> None:
+    """Delete `bucket`, or raise a `Problem` if an object is in it or comes into it meanwhile."""
+    detail = "There are objects in the bucket; delete them first."
+    not_empty = Problem(409, "bucket-not-empty", detail, bucket=str(bucket.pk))
+    if bucket.managed_resources.exists():
+        raise not_empty
+    try:
+        with transaction.atomic(router.db_for_write(Bucket)):
+            bucket.delete()
+    except IntegrityError as error:
+        raise not_empty from error
+
+
+def _stored(request: Request, managed: ManagedResource) -> Response:
+    """Return the answer to a request that put `managed`."""
+    data = ObjectSerializer(managed, context={"request": request}).data
+    headers = {"Location": data["url"], "ETag": entity_tag(managed)}
+    return Response(data, status=201 if managed.was_created else 200, headers=headers)
+
+
+def _valid(serializer: Any) -> dict[str, Any]:
+    serializer.is_valid(raise_exception=True)
+    data: dict[str, Any] = serializer.validated_data
+    return data
+
+
+def _next_url(request: Request, after: str) -> str | None:
+    return replace_query_param(request.build_absolute_uri(), "after", after) if after else None
