@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -104,7 +105,7 @@ def make_stored(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Call
     with ExitStack() as stack:
         makers: dict[str, Callable[[], Stored]] = {
             "gridfs": lambda: stack.enter_context(in_gridfs(request.getfixturevalue("mongo_uri"))),
-            "files": lambda: StoredInFiles(tmp_path / "blobs"),
+            "files": lambda: StoredInFiles(tmp_path / f"blobs-{uuid.uuid4().hex}"),
             "memory": StoredInMemory,
             "s3": lambda: stack.enter_context(in_s3(request.getfixturevalue("s3_url"))),
         }
