@@ -1,0 +1,169 @@
+"""Buckets in the admin: what they hold and cost, and how they go with everything in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import IntegrityError
+from pytest_django import Settings
+
+from django_blobstore.managed import ManagedStorage, Namespace
+from django_blobstore.models import Bucket, ManagedResource, Resource
+from tests.admin_pages import administrator, listed, page, staff, text
+from tests.invariants import assert_empty, assert_settled, assert_sound
+from tests.stored import Stored
+from tests.together import results
+
+LIST = "/admin/django_blobstore/bucket/"
+
+files_only = pytest.mark.parametrize("storage_kind", ["files"])
+
+
+def fill(bucket: str, *contents: bytes) -> Bucket:
+    for n, content in enumerate(contents):
+        ManagedStorage().put_for_bucket(bucket, f"{n:03}", content)
+    return Bucket.objects.get(name=bucket)
+
+
+def delete_selected(*chosen: Bucket, **more: Any) -> dict[str, Any]:
+    return {"action": "delete_selected", "_selected_action": [bucket.pk for bucket in chosen], **more}
+
+
+@files_only
+def test_each_bucket_is_listed_with_what_it_shows_and_what_it_keeps(database: str, stored: Stored) -> None:
+    bucket = fill("photos", b"x" * 2048, b"x" * 2048, b"y" * 1024)
+    Bucket.objects.filter(pk=bucket.pk).update(owner=User.objects.create_user("ada"))
+    response = administrator().get(LIST)
+    assert f"photos {bucket.pk} ada 3 5.0 KB 3.0 KB" in text(response).replace("\xa0", " ")
+    assert f"{page(ManagedResource, 'changelist')}?bucket__uuid__exact={bucket.pk}" in response.content.decode()
+
+
+@files_only
+def test_buckets_are_found_by_part_of_their_name_or_uuid(database: str, stored: Stored) -> None:
+    bucket = fill("photos", b"x")
+    fill("backups", b"y")
+    client = administrator()
+    for query in ["hot", str(bucket.pk), str(bucket.pk)[:13]]:
+        assert listed(client.get(LIST, {"q": query})) == [bucket]
+
+
+@files_only
+def test_a_list_of_buckets_takes_as_many_queries_for_fifty_as_for_two(
+    database: str, stored: Stored, django_assert_max_num_queries: Any
+) -> None:
+    owners = [User.objects.create_user(f"user {n}") for n in range(3)]
+    for n in range(50):
+        Bucket.objects.create(name=f"{n}", owner=owners[n % 3])
+    client = administrator()
+    client.get(LIST)
+    with django_assert_max_num_queries(4, using=database):
+        assert len(listed(client.get(LIST))) == 50
+
+
+@files_only
+def test_a_bucket_can_be_added_and_renamed(database: str, stored: Stored) -> None:
+    client = administrator()
+    assert client.post(f"{LIST}add/", {"name": "fresh", "owner": ""}).status_code == 302
+    bucket = Bucket.objects.get(name="fresh")
+    assert client.post(page(Bucket, "change", bucket.pk), {"name": "renamed", "owner": ""}).status_code == 302
+    ManagedStorage().put_for_bucket(bucket.pk, "one", b"1")
+    assert "Objects: 1" in text(client.get(page(Bucket, "change", bucket.pk)))
+    assert Bucket.objects.get().name == "renamed"
+
+
+def test_deleting_a_bucket_gives_back_the_reference_of_each_object_in_it(database: str, stored: Stored) -> None:
+    bucket = fill("photos", b"shared", b"shared", b"alone")
+    ManagedStorage().put(Namespace(bucket="photos", user="7"), "of a user in it", b"shared")
+    fill("other", b"shared")
+    response = administrator().post(page(Bucket, "delete", bucket.pk), {"post": "yes"}, follow=True)
+    assert "deleted successfully" in text(response)
+    assert list(Bucket.objects.values_list("name", flat=True)) == ["other"]
+    assert list(Resource.objects.values_list("reference_count", flat=True)) == [1]
+    assert_settled(stored)
+
+
+def test_deleting_selected_buckets_without_grace_leaves_nothing(
+    database: str, stored: Stored, settings: Settings
+) -> None:
+    settings.BLOBSTORE = {"DELETION_GRACE": 0}
+    buckets = [fill("one", b"shared", b"1"), fill("two", b"shared", b"2"), Bucket.objects.create(name="empty")]
+    administrator().post(LIST, delete_selected(*buckets, post="yes"))
+    assert not Bucket.objects.exists()
+    assert_empty(stored)
+
+
+@files_only
+def test_the_confirmation_counts_the_objects_and_bytes_that_go_and_changes_nothing(
+    database: str, stored: Stored
+) -> None:
+    bucket = fill("photos", b"x" * 2048, b"x" * 2048, b"shared")
+    fill("other", b"shared")
+    client = administrator()
+    for response in [client.get(page(Bucket, "delete", bucket.pk)), client.post(LIST, delete_selected(bucket))]:
+        shown = text(response).replace("\xa0", " ")
+        assert "Buckets: 1 Objects: 3 Contents without a reference left: 1" in shown
+        assert "300 seconds: 2.0 KB" in shown
+    assert ManagedResource.objects.count() == 4
+    assert_sound(stored)
+
+
+@files_only
+def test_who_may_not_delete_objects_cannot_delete_a_bucket_with_some(database: str, stored: Stored) -> None:
+    bucket, empty = fill("photos", b"x"), Bucket.objects.create(name="empty")
+    client = staff("view_bucket", "delete_bucket")
+    assert "permission" in text(client.get(page(Bucket, "delete", bucket.pk)))
+    assert client.post(page(Bucket, "delete", bucket.pk), {"post": "yes"}).status_code == 403
+    assert client.post(LIST, delete_selected(bucket, empty, post="yes")).status_code == 403
+    assert Bucket.objects.count() == 2
+    assert_sound(stored)
+    assert client.post(page(Bucket, "delete", empty.pk), {"post": "yes"}).status_code == 302
+    assert list(Bucket.objects.all()) == [bucket]
+
+
+@files_only
+def test_who_may_only_view_buckets_sees_no_delete_and_may_not(database: str, stored: Stored) -> None:
+    bucket = fill("photos", b"x")
+    client = staff("view_bucket")
+    assert "Delete" not in text(client.get(page(Bucket, "change", bucket.pk)))
+    assert client.post(page(Bucket, "delete", bucket.pk), {"post": "yes"}).status_code == 403
+    assert client.post(f"{LIST}add/", {"name": "fresh"}).status_code == 403
+    client.post(LIST, delete_selected(bucket, post="yes"))
+    assert Bucket.objects.count() == ManagedResource.objects.count() == 1
+
+
+def test_puts_into_a_bucket_under_removal_lose_nothing(database: str, stored: Stored) -> None:
+    bucket = fill("photos", b"x", b"y")
+
+    def put() -> None:
+        for n in range(8):
+            ManagedStorage().put_for_bucket(bucket.pk, f"late {n}", b"late %d" % (n % 2))
+
+    def remove() -> None:
+        for _ in range(8):
+            ManagedStorage().remove_bucket(bucket)
+
+    results(put, remove, put, remove)
+    assert_settled(stored)
+
+
+@files_only
+def test_a_removal_of_a_bucket_that_fails_removes_no_object(database: str, stored: Stored) -> None:
+    bucket = fill("photos", b"x", b"y")
+
+    class Refusing(ManagedStorage):
+        """Breaks at the second object, as a lost database would."""
+
+        left = 1
+
+        def remove(self, namespace: Namespace, path: str) -> None:
+            if not self.left:
+                raise IntegrityError("refused")
+            self.left -= 1
+            super().remove(namespace, path)
+
+    with pytest.raises(IntegrityError, match="refused"):
+        Refusing().remove_bucket(bucket)
+    assert ManagedResource.objects.count() == 2
+    assert_sound(stored)

@@ -1,0 +1,169 @@
+"""What the admin shows and never changes: resources, put requests and pending files."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.models import Model
+from django.utils import timezone
+
+from django_blobstore.managed import ManagedStorage, Namespace
+from django_blobstore.models import Bucket, ManagedResource, PendingFile, PutRequest, Resource
+from tests.admin_pages import administrator, listed, page, staff, text
+from tests.stored import Stored
+
+pytestmark = pytest.mark.parametrize("storage_kind", ["files"])
+
+SHA384 = "ab" * 48
+
+
+def put(path: str, content: bytes, bucket: str = "photos") -> Resource:
+    return ManagedStorage().put_for_bucket(bucket, path, content).resource
+
+
+def pending(path: str, *, due_in: int | None = None, lease_ends_in: int | None = None, **columns: Any) -> PendingFile:
+    """Write the row of a file that has `due_in` or `lease_ends_in` seconds left."""
+    now = timezone.now()
+    times = {
+        "discard": due_in is not None,
+        "due_at": None if due_in is None else now + timedelta(seconds=due_in),
+        "lease_until": None if lease_ends_in is None else now + timedelta(seconds=lease_ends_in),
+    }
+    return PendingFile.objects.create(path=path, storage="blobstore", **times, **columns)
+
+
+def put_request(id: str, *, expires_in: int = 60, **columns: Any) -> PutRequest:
+    return PutRequest.objects.create(
+        id=id,
+        requester="7",
+        path="photos/one.png",
+        sha384=SHA384,
+        length=2048,
+        algorithm="hmac",
+        nonce=b"not for the eyes of anybody else",
+        ranges=[[0, 2048]],
+        expires_at=timezone.now() + timedelta(seconds=expires_in),
+        **columns,
+    )
+
+
+def one_of_each() -> list[Model]:
+    return [put("one", b"1"), put_request("r1"), pending("p1", due_in=60)]
+
+
+def test_nobody_can_add_change_or_delete_what_the_store_writes(database: str, stored: Stored) -> None:
+    client = administrator()
+    for row in one_of_each():
+        model = type(row)
+        before = model.objects.filter(pk=row.pk).values().get()
+        changelist = page(model, "changelist")
+        assert client.get(changelist).status_code == client.get(page(model, "change", row.pk)).status_code == 200
+        assert client.get(page(model, "add")).status_code == 403
+        assert client.post(page(model, "add"), {"path": "x"}).status_code == 403
+        assert client.post(page(model, "change", row.pk), {"path": "x", "reference_count": 9}).status_code == 403
+        assert client.post(page(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+        client.post(changelist, {"action": "delete_selected", "_selected_action": row.pk, "post": "yes"})
+        assert model.objects.filter(pk=row.pk).values().get() == before
+
+
+def test_each_list_needs_the_permission_to_view_it(database: str, stored: Stored) -> None:
+    rows = one_of_each()
+    client = staff("view_managedresource")
+    assert {client.get(page(type(row), "changelist")).status_code for row in rows} == {403}
+
+
+def test_lists_take_as_many_queries_for_fifty_rows_as_for_two(
+    database: str, stored: Stored, django_assert_max_num_queries: Any
+) -> None:
+    bucket = Bucket.objects.create(name="photos")
+    for n in range(50):
+        put(f"{n}", b"%d" % n)
+        put_request(f"r{n}", bucket=bucket)
+        pending(f"p{n}", due_in=n - 25, bucket=bucket, managed_path="one.png")
+    client = administrator()
+    client.get(page(Resource, "changelist"))
+    for model in (Resource, PutRequest, PendingFile):
+        with django_assert_max_num_queries(5, using=database):
+            assert len(listed(client.get(page(model, "changelist")))) == 50
+
+
+def test_a_resource_is_listed_with_its_count_and_what_sharing_saves(database: str, stored: Stored) -> None:
+    for path in "abc":
+        resource = put(path, b"x" * 2048)
+    shown = text(administrator().get(page(Resource, "changelist")))
+    assert f"{resource.sha384[:12]}… 2.0 KB 3 4.0 KB - blobstore sound" in shown.replace("\xa0", " ")
+
+
+def test_resources_are_found_by_state_and_by_the_start_of_their_hash(database: str, stored: Stored) -> None:
+    sound, damaged = put("sound", b"s"), put("damaged", b"d")
+    Resource.objects.filter(pk=damaged.pk).update(damaged_at=timezone.now())
+    arriving = Resource.objects.create(sha384=SHA384, length=5)
+    client = administrator()
+    for state, row in {"sound": sound, "damaged": damaged, "pending": arriving}.items():
+        response = client.get(page(Resource, "changelist"), {"state": state})
+        assert listed(response) == [row]
+        assert f"blobstore-{state}" in response.content.decode()
+    assert listed(client.get(page(Resource, "changelist"), {"state": "nonsense"})) == [arriving, damaged, sound]
+    assert listed(client.get(page(Resource, "changelist"), {"q": SHA384[:20].upper()})) == [arriving]
+
+
+def test_the_page_of_a_resource_links_a_hundred_references_and_counts_the_others(database: str, stored: Stored) -> None:
+    for n in range(102):
+        resource = put(f"{n:03}", b"same", bucket=f"bucket {n % 2}")
+    response = administrator().get(page(Resource, "change", resource.pk))
+    first = ManagedResource.objects.order_by("pk").first()
+    assert page(ManagedResource, "change", first.pk) in response.content.decode()
+    assert "000 (bucket 0) 001 (bucket 1)" in text(response)
+    assert "099 (bucket 1) … and 2 more" in text(response)
+
+
+def test_references_are_told_only_to_who_may_view_objects(database: str, stored: Stored) -> None:
+    resource = put("secret name", b"x")
+    shown = text(staff("view_resource").get(page(Resource, "change", resource.pk)))
+    assert resource.sha384 in shown
+    assert "secret name" not in shown
+
+
+def test_put_requests_show_their_state_and_not_their_nonce(database: str, stored: Stored) -> None:
+    put_request("open")
+    put_request("expired", expires_in=-1)
+    put_request("used", state=PutRequest.State.USED)
+    put_request("failed", state=PutRequest.State.FAILED, expires_in=-1)
+    client = administrator()
+    for state in ("open", "expired", "used", "failed"):
+        response = client.get(page(PutRequest, "changelist"), {"state": state})
+        assert [row.pk for row in listed(response)] == [state]
+        assert f"{state} {state} 7 global photos/one.png abababababab… 2.0 KB" in text(response).replace("\xa0", " ")
+        assert b"not for the eyes" not in client.get(page(PutRequest, "change", state)).content
+
+
+def test_pending_files_show_whether_they_arrive_leave_or_are_overdue(database: str, stored: Stored) -> None:
+    arriving = pending("p1", lease_ends_in=60, managed_path="one.png", user="7")
+    given_up = pending("p2", lease_ends_in=-60, length=2048)
+    waiting, due = pending("p3", due_in=60), pending("p4", due_in=-60)
+    client = administrator()
+    for state, rows in {"arriving": [arriving], "waiting": [waiting], "overdue": [given_up, due]}.items():
+        response = client.get(page(PendingFile, "changelist"), {"state": state})
+        assert listed(response) == rows
+        assert response.content.decode().count(f'class="blobstore-{state}"') == len(rows)
+    shown = text(client.get(page(PendingFile, "changelist")))
+    assert "p1 blobstore arriving - user 7 one.png" in shown
+    assert "p2 blobstore overdue 2.0 KB" in shown.replace("\xa0", " ")
+
+
+def test_rows_of_a_bucket_that_is_gone_are_still_shown(database: str, stored: Stored) -> None:
+    gone = Bucket(name="never saved")
+    put_request("r1", bucket_id=gone.pk)
+    pending("p1", due_in=60, bucket_id=gone.pk)
+    client = administrator()
+    for model, pk in ((PutRequest, "r1"), (PendingFile, "p1")):
+        assert str(gone.pk) in text(client.get(page(model, "changelist")))
+        assert str(gone.pk) in text(client.get(page(model, "change", pk)))
+
+
+def test_content_nobody_shares_is_found_by_the_namespace_of_its_user(database: str, stored: Stored) -> None:
+    ManagedStorage().put(Namespace(user="7"), "mine", b"m")
+    resource = Resource.objects.get()
+    assert "mine (user 7)" in text(administrator().get(page(Resource, "change", resource.pk)))
