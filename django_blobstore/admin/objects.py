@@ -102,7 +102,6 @@ class ManagedResourceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
 
     form = DescriptionForm
     list_display = ["path", "namespace", "length", "content_type", "reference_count", "modified_at", "download"]
-    list_select_related = ["bucket", "resource"]
     list_filter = [NamespaceFilter, BucketFilter, UserFilter]
     search_fields = ["path"]
     search_help_text = _("The start of a path, such as photos/2024/.")

@@ -34,7 +34,19 @@ class RequestStateFilter(SimpleListFilter):
         return requests.filter(state=self.value()) if self.value() else requests
 
 
-class PutRequestAdmin(ReadOnlyAdmin):
+class NamespacedAdmin(ReadOnlyAdmin):
+    """Rows of a namespace whose bucket may be gone."""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        # Joined to the row, a bucket that is gone is None; asked for later, it is an error.
+        return super().get_queryset(request).select_related("bucket")
+
+    @admin.display(description=_("namespace"))
+    def namespace(self, row: PutRequest | PendingFile) -> str:
+        return columns.namespace_name(row)
+
+
+class PutRequestAdmin(NamespacedAdmin):
     """Lists put requests, the newest first; their nonces stay hidden."""
 
     list_display = [
@@ -47,7 +59,6 @@ class PutRequestAdmin(ReadOnlyAdmin):
         "human_length",
         "expires_at",
     ]
-    list_select_related = ["bucket"]
     list_filter = [RequestStateFilter]
     ordering = ["-created_at", "pk"]
     fields = [
@@ -69,10 +80,6 @@ class PutRequestAdmin(ReadOnlyAdmin):
     def current_state(self, request: PutRequest) -> str:
         return str(_("expired") if request.has_expired else PutRequest.State(request.state).label)
 
-    @admin.display(description=_("namespace"))
-    def namespace(self, request: PutRequest) -> str:
-        return columns.namespace_name(request)
-
     @admin.display(description="SHA-384")
     def sha384_start(self, request: PutRequest) -> SafeString:
         return columns.short_hash(request.sha384)
@@ -88,11 +95,10 @@ class PendingStateFilter(StateFilter):
     states = {"arriving": _("arriving"), "waiting": _("to be deleted"), "overdue": _("overdue")}
 
 
-class PendingFileAdmin(ReadOnlyAdmin):
+class PendingFileAdmin(NamespacedAdmin):
     """Lists files that no resource speaks of, the oldest first."""
 
     list_display = ["path", "storage", "state", "human_length", "namespace", "managed_path", "deadline", "created_at"]
-    list_select_related = ["bucket"]
     list_filter = [PendingStateFilter, "storage"]
     ordering = ["created_at", "path"]
     fields = [
@@ -116,10 +122,6 @@ class PendingFileAdmin(ReadOnlyAdmin):
     @admin.display(description=_("length"))
     def human_length(self, file: PendingFile) -> SafeString | None:
         return None if file.length is None else columns.human_length(file.length)
-
-    @admin.display(description=_("namespace"))
-    def namespace(self, file: PendingFile) -> str:
-        return columns.namespace_name(file)
 
     @admin.display(description=_("deleted after"))
     def deadline(self, file: PendingFile) -> Any:
