@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from difflib import get_close_matches
+from functools import partial
 from io import UnsupportedOperation
 from typing import Any
 from urllib.parse import urljoin
@@ -19,8 +20,9 @@ from django.utils.encoding import filepath_to_uri
 from storages.base import BaseStorage
 
 from django_blobstore.storages.gridfs_bucket import Bucket, GridFSFile, bucket_for, named_id
-from django_blobstore.storages.gridfs_reader import Reader, StoredFile, read_ranges
+from django_blobstore.storages.gridfs_reader import Reader, read_ranges
 from django_blobstore.storages.gridfs_writer import NewFile, Readable, Upload
+from django_blobstore.storages.stored_file import StoredFile
 
 MAX_CHUNK_SIZE = 4 * 2**20
 
@@ -130,13 +132,13 @@ class GridFSStorage(BaseStorage):  # type: ignore[misc]
 
     def open_named(self, name: str, length: int) -> StoredFile:
         """Open what `save_named` saved, `length` bytes of it: less than one chunk costs one query."""
+        reopen = partial(self._reader, name)
         file = GridFSFile(named_id(name), name, length, self.chunk_size)
         if 0 < length < self.chunk_size:
             chunk = self._bucket.chunks.find_one({"files_id": file.id, "n": 0})
             if chunk is not None and len(chunk["data"]) == length:
-                reader = Reader(self._bucket, file, first_chunk=chunk["data"])
-                return StoredFile(reader, lambda: self._reader(name))
-        return self._open_stored(name)
+                return StoredFile(name, reopen, Reader(self._bucket, file, first_chunk=chunk["data"]))
+        return StoredFile(name, reopen)
 
     def ensure_indexes(self) -> None:
         """Create the indexes of the bucket where they are missing, as the first write of each process does."""
@@ -152,13 +154,10 @@ class GridFSStorage(BaseStorage):  # type: ignore[misc]
 
     def _open(self, name: str, mode: str = "rb") -> File:  # type: ignore[type-arg]
         if mode == "rb":
-            return self._open_stored(name)
+            return StoredFile(name, partial(self._reader, name))
         if mode == "wb":
             return NewFile(self._upload(name, replace=True))
         raise ValueError(f"GridFSStorage opens files with 'rb' or 'wb', not with {mode!r}.")
-
-    def _open_stored(self, name: str) -> StoredFile:
-        return StoredFile(self._reader(name), lambda: self._reader(name))
 
     def _reader(self, name: str) -> Reader:
         return Reader(self._bucket, self._bucket.latest(name))

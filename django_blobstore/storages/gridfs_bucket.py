@@ -24,6 +24,7 @@ from pymongo.synchronous.collection import Collection
 from pymongo.synchronous.database import Database
 
 from django_blobstore.failpoints import reach
+from django_blobstore.storages.stored_file import DamagedFile
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -43,7 +44,7 @@ _FILES_INDEX = IndexModel([("filename", ASCENDING), ("uploadDate", ASCENDING)])
 _CHUNKS_INDEX = IndexModel([("files_id", ASCENDING), ("n", ASCENDING)], unique=True)
 
 
-class CorruptFile(OSError):
+class CorruptFile(DamagedFile):
     """The stored file `name` lacks chunk `n`, or has another one there than its length and chunk size ask for."""
 
     def __init__(self, name: str, n: int, reason: str) -> None:

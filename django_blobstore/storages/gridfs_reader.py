@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from time import sleep
-from typing import IO, Any, Self, cast
+from typing import Any
 
-from django.core.files import File
 from pymongo import ASCENDING, CursorType
 from pymongo.errors import ConnectionFailure, CursorNotFound, InvalidOperation
 from pymongo.synchronous.cursor import Cursor
@@ -131,25 +130,6 @@ class Reader(io.BufferedIOBase):
     def _check_open(self) -> None:
         if self.closed:
             raise ValueError(f"The file {self.name!r} is closed.")
-
-
-class StoredFile(File):  # type: ignore[type-arg]
-    """A file opened with "rb"; `open` goes back to its start, and to the storage if it was closed."""
-
-    DEFAULT_CHUNK_SIZE = WINDOW_BYTES
-    mode = "rb"
-
-    def __init__(self, reader: Reader, reopen: Callable[[], Reader]) -> None:
-        super().__init__(cast("IO[bytes]", reader), reader.name)
-        self._reopen = reopen
-
-    def open(self, mode: str | None = None, *_: Any, **__: Any) -> Self:
-        if mode not in (None, "rb"):
-            raise ValueError(f"{self.name!r} is open for reading; open it from its storage for {mode!r}.")
-        if self.closed:
-            self.file = cast("IO[bytes]", self._reopen())
-        self.seek(0)
-        return self
 
 
 def chunks_from(

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from types import ModuleType
 from typing import Any, cast
 
 from django.core.files import File
 from django.core.files.storage import Storage
-from storages.utils import clean_name
 
 from django_blobstore.failpoints import reach
+from django_blobstore.storages.stored_file import DamagedFile
 
-# As many as boto3 keeps connections for, less a margin for others.
-S3_THREADS = 8
+__all__ = ["DamagedFile", "delete_many", "open_for_reading", "read_range", "read_ranges", "save"]
 
 
 def open_for_reading(storage: Storage, name: str, length: int | None = None) -> File[bytes]:
     """Open the file `name`; its `length` in bytes, if known, may spare a query. Raises FileNotFoundError."""
     if length is not None and hasattr(storage, "open_named"):
         return cast("File[bytes]", storage.open_named(name, length))
-    return storage.open(name, "rb")
+    s3 = _s3(storage)
+    return cast("File[bytes]", s3.open_for_reading(storage, name)) if s3 else storage.open(name, "rb")
 
 
 def save(storage: Storage, name: str, content: File[bytes]) -> str:
@@ -36,10 +35,10 @@ def delete_many(storage: Storage, names: Iterable[str]) -> None:
     """Delete the files `names`, whether they exist or not."""
     if hasattr(storage, "delete_many"):
         storage.delete_many(names)
-        return
-    for name in names:
-        storage.delete(name)
-        reach("storage.file_deleted")
+    elif s3 := _s3(storage):
+        s3.delete_many(storage, names)
+    else:
+        _delete_one_by_one(storage, names)
 
 
 def read_range(storage: Storage, name: str, start: int, length: int) -> bytes:
@@ -55,9 +54,15 @@ def read_ranges(storage: Storage, name: str, ranges: Iterable[tuple[int, int]]) 
     wanted = [_checked(*one) for one in ranges]
     if hasattr(storage, "read_ranges"):
         return cast("Iterator[bytes]", storage.read_ranges(name, wanted))
-    if _is_s3(storage):
-        return _read_s3_ranges(storage, name, wanted)
+    if s3 := _s3(storage):
+        return cast("Iterator[bytes]", s3.read_ranges(storage, name, wanted))
     return _read_opened_ranges(storage, name, wanted)
+
+
+def _delete_one_by_one(storage: Storage, names: Iterable[str]) -> None:
+    for name in names:
+        storage.delete(name)
+        reach("storage.file_deleted")
 
 
 def _checked(start: int, length: int) -> tuple[int, int]:
@@ -80,43 +85,10 @@ def _pieces(file: File[bytes], length: int) -> Iterator[bytes]:
         length -= len(piece)
 
 
-def _is_s3(storage: Storage) -> bool:
-    """Tell S3Storage by name, since importing it needs boto3; one that compresses has no offsets to ask for."""
-    names = {(cls.__module__, cls.__name__) for cls in type(storage).__mro__}
-    return ("storages.backends.s3", "S3Storage") in names and not cast("Any", storage).gzip
-
-
-def _read_s3_ranges(storage: Any, name: str, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
-    """Yield ranges by GETs in parallel: `open` would download the whole object, and each GET takes its time."""
-    key = storage._normalize_name(clean_name(name))
-    read = partial(
-        _get_from_s3, storage.connection.meta.client, storage.bucket_name, key, _s3_parameters(storage, name)
-    )
-    remaining = iter(ranges)
-    with ThreadPoolExecutor(S3_THREADS, thread_name_prefix="s3-ranges") as threads:
-        while batch := list(islice(remaining, S3_THREADS)):
-            yield from threads.map(read, batch)
-
-
-def _s3_parameters(storage: Any, name: str) -> dict[str, Any]:
-    """Return what a download must repeat of the upload's parameters: the customer's key, and who pays."""
-    wanted = {"SSECustomerAlgorithm", "SSECustomerKey", "SSECustomerKeyMD5", "RequestPayer", "VersionId"}
-    parameters: Mapping[str, Any] = storage.get_object_parameters(name)
-    return {key: value for key, value in parameters.items() if key in wanted}
-
-
-def _get_from_s3(client: Any, bucket: str, key: str, parameters: dict[str, Any], wanted: tuple[int, int]) -> bytes:
-    start, length = wanted
-    # S3 knows no empty range, but the object must exist all the same.
-    span = f"bytes={start}-{start + max(length, 1) - 1}"
-    try:
-        body = client.get_object(Bucket=bucket, Key=key, Range=span, **parameters)["Body"]
-        with body:
-            return cast("bytes", body.read())[:length]
-    except client.exceptions.ClientError as error:
-        code = error.response["Error"]["Code"]
-        if code == "InvalidRange":
-            return b""
-        if code in ("NoSuchKey", "404"):
-            raise FileNotFoundError(f"No file {key!r} is stored in the S3 bucket {bucket!r}.") from error
-        raise
+def _s3(storage: Storage) -> ModuleType | None:
+    """Return who knows S3Storage, if `storage` is one. It is told by its name, because importing it needs boto3."""
+    kinds = {(cls.__module__, cls.__name__) for cls in type(storage).__mro__}
+    # The offsets of one that compresses are not those of the content.
+    if ("storages.backends.s3", "S3Storage") in kinds and not cast("Any", storage).gzip:
+        return import_module("django_blobstore.storages.s3")
+    return None
