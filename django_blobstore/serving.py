@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
+from itertools import chain
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
@@ -65,10 +66,11 @@ class AsyncBlocks:
 def body(request: HttpRequest, file: BlobFile, blocks: Iterator[bytes] | None = None) -> Blocks | AsyncBlocks:
     """Return what a `StreamingHttpResponse` to `request` sends: `blocks` of `file`, or by default all of it.
 
-    Django reads the whole content into memory if the iterator is not of the server's kind, so it is chosen here.
+    Django reads the whole content into memory if the iterator is not of the server's kind, so it is chosen here. Raises
+    `ContentDamaged` if not even the first block of the whole can be read.
     """
     kind = AsyncBlocks if isinstance(request, ASGIRequest) else Blocks
-    return kind(file, file.chunks() if blocks is None else blocks)
+    return kind(file, _started(file) if blocks is None else blocks)
 
 
 def headers(managed: ManagedResource, *, inline: bool = False) -> dict[str, str]:
@@ -96,3 +98,13 @@ def can_be_shown(content_type: str) -> bool:
     """Whether a browser may show content of this type without running any of it."""
     essence = content_type.partition(";")[0].strip().lower()
     return essence in _SHOWN_TYPES or essence.startswith(_SHOWN_FAMILIES)
+
+
+def _started(file: BlobFile) -> Iterator[bytes]:
+    """Return the blocks of `file` with the first one read, so that missing bytes are an error and no torn answer."""
+    blocks = file.chunks()
+    try:
+        return chain([next(blocks, b"")], blocks)
+    except BaseException:
+        file.close()
+        raise

@@ -204,11 +204,11 @@ class ManagedResourceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
             raise Http404
         try:
             blob = ManagedStorage().get(managed.namespace, managed.path)
+            content = serving.body(request, blob)
         except ResourceNotFound as error:
             raise Http404 from error
         except BlobstoreError as error:
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect(columns.page_url(self.admin_site, ManagedResource, "change", pk))
-        return StreamingHttpResponse(
-            serving.body(request, blob), headers={**serving.headers(blob.managed), "Content-Length": str(blob.size)}
-        )
+        headers = {**serving.headers(blob.managed), "Content-Length": str(blob.size)}
+        return StreamingHttpResponse(content, headers=headers)

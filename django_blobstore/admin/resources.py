@@ -19,7 +19,7 @@ from django_blobstore.models import ManagedResource, Resource
 class ResourceStateFilter(StateFilter):
     """Offers the states of a content's bytes."""
 
-    states = {"sound": _("sound"), "damaged": _("damaged"), "pending": _("pending")}
+    states = {"sound": _("sound"), "damaged": _("damaged"), "missing": _("missing"), "pending": _("pending")}
 
 
 class ResourceAdmin(ReadOnlyAdmin):
@@ -64,8 +64,9 @@ class ResourceAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("state"))
     def state(self, resource: Resource) -> SafeString:
-        damaged = "damaged" if resource.damaged_at else ""
-        return ResourceStateFilter.label(damaged or ("sound" if resource.path else "pending"))
+        if resource.damaged_at:
+            return ResourceStateFilter.label("missing" if resource.missing else "damaged")
+        return ResourceStateFilter.label("sound" if resource.path else "pending")
 
     @admin.display(description=_("referred to by"))
     def references(self, resource: Resource) -> SafeString:
