@@ -52,8 +52,8 @@ class HashingReader:
     """Reads `stream` once, hashing and counting what passes.
 
     `length` bytes are read if it is not negative, else all there are. More than `limit` bytes raise
-    `ContentTooLarge`. `on_read` is called after each block, before it is handed on. Reads are filled: fewer bytes than
-    asked for mean the end, whatever the stream does.
+    `ContentTooLarge`. `on_read` is called whenever the stream gave something, however little. Reads are filled: fewer
+    bytes than asked for mean the end, whatever the stream does.
     """
 
     def __init__(
@@ -108,13 +108,8 @@ class HashingReader:
 
     def _take(self, size: int) -> bytes:
         block = self._read_filled(size if self._expected < 0 else min(size, self._expected - self.length))
-        self.length += len(block)
-        if self._limit is not None and self.length > self._limit:
-            raise ContentTooLarge(self._limit)
         for running in self._hashes.values():
             running.update(block)
-        if self._on_read:
-            self._on_read()
         return block
 
     def _read_filled(self, size: int) -> bytes:
@@ -134,4 +129,9 @@ class HashingReader:
         block = self._stream.read(size)
         if isinstance(block, str):
             raise TypeError("Content is bytes; open text files with mode 'rb'.")
+        self.length += len(block)
+        if self._limit is not None and self.length > self._limit:
+            raise ContentTooLarge(self._limit)
+        if self._on_read:
+            self._on_read()
         return block
