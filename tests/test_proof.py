@@ -88,10 +88,8 @@ def test_holder_and_server_agree_however_the_bytes_are_cut(content: bytes, data:
     ranges = [(start, data.draw(st.integers(0, len(content) - start))) for start in starts]
     cut = data.draw(st.integers(1, 50))
     asked = request(*ranges, length=len(content))
-    stored = [
-        [content[at : min(at + cut, start + size)] for at in range(start, start + size, cut)] for start, size in ranges
-    ]
-    assert answer(io.BytesIO(content), asked, sha384(content)).sha384 == expected(asked, sha384(content), stored)
+    pieces = [[content[start : start + size][at : at + cut] for at in range(0, size, cut)] for start, size in ranges]
+    assert answer(io.BytesIO(content), asked, sha384(content)).sha384 == expected(asked, sha384(content), pieces)
 
 
 def test_a_holder_of_too_little_is_told_so() -> None:
@@ -167,7 +165,7 @@ def test_a_holder_of_99_percent_passes_less_than_once_in_a_hundred_times(length:
 
 
 def test_a_cheater_passes_no_more_often_than_computed() -> None:
-    length, times = 2**30, 1000
+    length, times = 2**30, 500
     passed = sum(passes(draw_ranges(length, str(number).encode()), length, 0.99) for number in range(times))
     assert passed / times < 0.01
     assert passed > 0, "He must pass now and then, or the test does not test him."
