@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from django.db import connections
 from pytest_django import Settings
@@ -26,6 +27,8 @@ DATABASES = {"sqlite": "default", "postgresql": "postgres"}
 
 
 def pytest_configure() -> None:
+    hypothesis.settings.register_profile("no test depends on time", deadline=None)
+    hypothesis.settings.load_profile("no test depends on time")
     test_settings.TEST_DIRECTORY.mkdir(exist_ok=True)
 
 
