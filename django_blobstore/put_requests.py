@@ -29,6 +29,7 @@ from django_blobstore.models import ManagedResource, PendingFile, PutRequest, Pu
 from django_blobstore.namespaces import Namespace
 from django_blobstore.proof import PutResponse, RequestResponse
 from django_blobstore.resource_storage import BLOCK_SIZE, ResourceStorage
+from django_blobstore.storages.hooks import DamagedFile
 
 FAILURES_A_DAY = 5
 
@@ -101,6 +102,7 @@ def _outcome_recorded(requests: PutRequestQuerySet) -> Iterator[None]:
         raise
     finally:
         requests.update(state=state)
+        reach("proof.recorded")
 
 
 def _claimable(scope: str, sha384: str, readable: QuerySet[ManagedResource] | None) -> Resource:
@@ -129,7 +131,7 @@ def _check(request: PutRequest, given: str) -> None:
         raise ResourceDeleted(request.sha384)
     try:
         expected = proof.expected(_challenge(request), request.sha384, _contents(resource, request.ranges))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, DamagedFile) as error:
         raise ResourceDeleted(request.sha384) from error
     if not compare_digest(expected.encode(), given.strip().lower().encode()):
         raise ResponseMismatch(request.id)
