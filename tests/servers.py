@@ -25,7 +25,14 @@ from example_project import processes
 from tests.routers import OneDatabase
 from tests.settings import DEPLOYMENT_VARIABLE
 
-GUNICORN = ("gunicorn", "example_project.wsgi", "--bind=127.0.0.1:0", "--worker-class=gthread", "--threads=8")
+GUNICORN = (
+    "gunicorn",
+    "example_project.wsgi",
+    "--bind=127.0.0.1:0",
+    "--worker-class=gthread",
+    "--threads=8",
+    "--no-control-socket",
+)
 UVICORN = ("uvicorn", "example_project.asgi:application", "--host=127.0.0.1", "--port=0", "--lifespan=off")
 SECONDS_TO_START = 30
 

@@ -148,8 +148,9 @@ def _manage_py() -> str:
 
 def _server_command(port: int) -> list[str]:
     if find_spec("gunicorn"):
-        server = ["-m", "gunicorn", "example_project.wsgi", "--worker-class=gthread", "--workers=2", "--threads=8"]
-        return [sys.executable, *server, f"--chdir={settings.BASE_DIR}", f"--bind={HOST}:{port}"]
+        options = ["--worker-class=gthread", "--workers=2", "--threads=8", "--no-control-socket"]
+        where = [f"--chdir={settings.BASE_DIR}", f"--bind={HOST}:{port}"]
+        return [sys.executable, "-m", "gunicorn", "example_project.wsgi", *options, *where]
     return [sys.executable, _manage_py(), "runserver", "--noreload", f"{HOST}:{port}"]
 
 
