@@ -62,8 +62,8 @@ class BodyReader:
     def read(self, size: int, /) -> bytes:
         try:
             return self._stream.read(size)
-        except OSError as error:
-            detail = "The body ended before it was complete; nothing was stored."
+        except Exception as error:  # each server has its own for a broken chunk
+            detail = "The body broke off or is not chunked as it says; nothing was stored."
             raise Problem(400, "incomplete-body", detail) from error
 
 
