@@ -82,6 +82,12 @@ class ResourceQuerySet(QuerySet["Resource"]):
     def damaged(self) -> ResourceQuerySet:
         return self.filter(damaged_at__isnull=False)
 
+    def with_object_count(self) -> ResourceQuerySet:
+        """Add `object_count`, what the reference count should be."""
+        return self.annotate(
+            object_count=_total("COUNT", ManagedResource.objects.filter(resource=OuterRef("pk")), "pk")
+        )
+
     def missing(self) -> ResourceQuerySet:
         """Damaged contents whose file was not there."""
         return self.damaged().filter(missing=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,6 +23,8 @@ else:
     BytesFile = File
 
 BLOCK_SIZE = 1024 * 1024
+
+_FRESH_PATH = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{30}")
 
 
 class StorageRenamed(BlobstoreError):
@@ -131,3 +134,8 @@ def fresh_path() -> str:
     """Return a storage path never used before. It says nothing of the content, and folders stay small."""
     name = uuid.uuid4().hex
     return f"{name[:2]}/{name}"
+
+
+def is_fresh_path(path: str) -> bool:
+    """Tell whether `path` is one that `fresh_path` can have returned."""
+    return bool(_FRESH_PATH.fullmatch(path))

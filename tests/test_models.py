@@ -52,6 +52,10 @@ def one_file_of_two_contents() -> None:
     resource("b", path="same")
 
 
+def missing_and_sound() -> None:
+    resource(missing=True)
+
+
 def one_path_twice_in_a_bucket() -> None:
     managed(bucket=bucket(), user="u")
     managed(bucket=bucket(), user="u")
@@ -74,6 +78,7 @@ VIOLATIONS: dict[str, Callable[[], None]] = {
     "blobstore_resource_is_referenced": no_reference,
     "blobstore_resource_once_per_scope": one_content_twice,
     "blobstore_resource_owns_its_file": one_file_of_two_contents,
+    "blobstore_resource_missing_is_damaged": missing_and_sound,
     "blobstore_path_once_per_bucket": one_path_twice_in_a_bucket,
     "blobstore_path_once_outside_buckets": one_path_twice_outside_buckets,
     "blobstore_path_is_not_empty": no_path,

@@ -18,12 +18,13 @@ from bson import ObjectId
 from bson.codec_options import CodecOptions
 from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient, ReadPreference, WriteConcern
 from pymongo.driver_info import DriverInfo
-from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.collection import Collection
 from pymongo.synchronous.database import Database
 
 from django_blobstore.failpoints import reach
+from django_blobstore.storages.gridfs_errors import is_interruption, told_as_os_errors
 from django_blobstore.storages.stored_file import DamagedFile
 
 T = TypeVar("T")
@@ -111,14 +112,16 @@ class Bucket:
         self._indexed = False
         self._lock = Lock()
 
+    @told_as_os_errors()
     def latest(self, name: str) -> GridFSFile:
         """Return the newest revision stored as `name`, or raise FileNotFoundError."""
         newest_first = [("uploadDate", DESCENDING), ("_id", DESCENDING)]
-        document = self.files.find_one({"filename": name}, sort=newest_first)
+        document = retried(lambda: self.files.find_one({"filename": name}, sort=newest_first))
         if document is None:
             raise FileNotFoundError(f"No file {name!r} is stored in {self.files.full_name}.")
         return GridFSFile.from_document(document, name)
 
+    @told_as_os_errors()
     def has(self, name: str, *, besides: Any = None) -> bool:
         """Tell whether a file is stored as `name`, other than the one with the id `besides`."""
         query: Document = {"filename": name}
@@ -129,11 +132,14 @@ class Bucket:
     def names(self) -> Iterator[str]:
         """Yield each stored name once, in the order of their UTF-8 bytes."""
         previous = None
-        for document in self.files.find(_name_range(), {"_id": False, "filename": True}).sort("filename"):
-            if document["filename"] != previous:
-                previous = document["filename"]
-                yield previous
+        found = self.files.find(_name_range(), {"_id": False, "filename": True}, batch_size=1000)
+        with told_as_os_errors():
+            for document in found.sort("filename"):
+                if document["filename"] != previous:
+                    previous = document["filename"]
+                    yield previous
 
+    @told_as_os_errors()
     def list_folder(self, prefix: str) -> tuple[list[str], list[str]]:
         """Return the folders and files right under `prefix`, which is empty or ends with a slash; sorted."""
         folders: list[str] = []
@@ -142,10 +148,12 @@ class Bucket:
             (folders if entry["_id"]["deeper"] else files).append(entry["_id"]["head"])
         return sorted(folders), sorted(files)
 
+    @told_as_os_errors()
     def rename(self, file_id: Any, name: str) -> None:
         """Give the file with the id `file_id` another name."""
         self.files.update_one({"_id": {"$eq": file_id}}, {"$set": {"filename": name}})
 
+    @told_as_os_errors()
     def delete_names(self, names: Iterable[str]) -> None:
         """Delete every revision of each of `names`, and what dead uploads by `named_id` left; absent ones are fine."""
         remaining = iter(names)
@@ -156,12 +164,14 @@ class Bucket:
         found = self.files.find({"filename": {"$in": names}}, {"_id": True}, batch_size=2 * DELETE_BATCH)
         return [document["_id"] for document in found]
 
+    @told_as_os_errors()
     def delete_older(self, name: str) -> None:
         """Delete every revision of `name` but the newest."""
         newest_first = [("uploadDate", DESCENDING), ("_id", DESCENDING)]
         revisions = self.files.find({"filename": name}, {"_id": True}).sort(newest_first)
         self.delete_ids([document["_id"] for document in revisions][1:])
 
+    @told_as_os_errors()
     def delete_ids(self, ids: Sequence[Any]) -> None:
         """Delete the chunks, then the files documents of `ids`.
 
@@ -172,6 +182,7 @@ class Bucket:
             reach("gridfs.chunks_deleted")
             retried(lambda: self.files.delete_many({"_id": {"$in": ids}}))
 
+    @told_as_os_errors()
     def ensure_indexes(self) -> None:
         """Create the two indexes of the GridFS specification where they are missing; asks the server once.
 
@@ -181,7 +192,7 @@ class Bucket:
             return
         with self._lock:
             for collection, index in self._missing_indexes():
-                collection.create_indexes([index])
+                retried(partial(collection.create_indexes, [index]))
             self._indexed = True
 
     def problems(self) -> list[str]:
@@ -238,12 +249,13 @@ def _folder_pipeline(prefix: str) -> list[Document]:
 
 
 def retried(operation: Callable[[], T]) -> T:
-    """Return what `operation` returns, repeating it if the connection breaks. It must be safe to do twice."""
+    """Return what `operation` returns, repeating it if it is interrupted. It must be safe to do twice."""
     for _ in range(ATTEMPTS - 1):
         try:
             return operation()
-        except ConnectionFailure:
-            continue
+        except PyMongoError as error:
+            if not is_interruption(error):
+                raise
     return operation()
 
 

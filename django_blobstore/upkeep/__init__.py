@@ -1,5 +1,21 @@
-"""What must be done from time to time so that nothing unneeded stays."""
+"""What must be done from time to time so that nothing unneeded stays and nothing needed is lost unnoticed."""
 
+from django_blobstore.upkeep.audit import AuditReport, audit
+from django_blobstore.upkeep.findings import Finding, Findings, Kind, Tally
+from django_blobstore.upkeep.scrub import ScrubReport, scrub, verify
 from django_blobstore.upkeep.sweep import SweepReport, expunge, sweep
 
-__all__ = ["SweepReport", "expunge", "sweep"]
+__all__ = [
+    "AuditReport",
+    "Finding",
+    "Findings",
+    "Kind",
+    "ScrubReport",
+    "SweepReport",
+    "Tally",
+    "audit",
+    "expunge",
+    "scrub",
+    "sweep",
+    "verify",
+]

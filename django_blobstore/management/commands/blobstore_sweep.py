@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -12,9 +12,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError, close_old_connections
 
+from django_blobstore.management.wording import counted, seconds, sized
 from django_blobstore.upkeep import SweepReport, sweep
-
-UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 class Command(BaseCommand):
@@ -23,7 +22,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="Only say what would be deleted.")
         parser.add_argument(
-            "--every", type=_seconds, metavar="SECONDS", help="Go on, with a pause of SECONDS, until SIGINT or SIGTERM."
+            "--every", type=seconds, metavar="SECONDS", help="Go on, with a pause of SECONDS, until SIGINT or SIGTERM."
         )
 
     def handle(self, *, dry_run: bool, every: float | None, verbosity: int, **options: Any) -> None:
@@ -35,7 +34,9 @@ class Command(BaseCommand):
 
         report = self._repeat(round_of_sweep, every) if every else round_of_sweep()
         if report.failed_files:
-            raise CommandError(f"{_files(report.failed_files)} could not be deleted; a later sweep tries again.")
+            raise CommandError(
+                f"{counted(report.failed_files, 'file')} could not be deleted; a later sweep tries again."
+            )
 
     def _repeat(self, round_of_sweep: Callable[[], SweepReport], every: float) -> SweepReport:
         """Sweep until a signal asks to stop, letting a round under way finish; return the last report."""
@@ -56,34 +57,13 @@ class Command(BaseCommand):
     def _show_progress(self, report: SweepReport) -> None:
         if self.stdout.isatty():
             done = report.deleted_files + report.failed_files
-            self.stdout.write(f"{done:,} of {_files(max(done, report.total_files))}", ending="\r")
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise ArgumentTypeError("it must be a number of seconds above 0")
-    return seconds
+            self.stdout.write(f"{done:,} of {counted(max(done, report.total_files), 'file')}", ending="\r")
 
 
 def _summary(report: SweepReport, dry_run: bool) -> str:
     return (
-        f"{'Would delete' if dry_run else 'Deleted'} {_files(report.deleted_files)}, {_size(report.deleted_bytes)}; "
-        f"{_count(report.abandoned_uploads, 'abandoned upload')}; "
-        f"{_count(report.forgotten_requests, 'old put request')}."
+        f"{'Would delete' if dry_run else 'Deleted'} {counted(report.deleted_files, 'file')}, "
+        f"{sized(report.deleted_bytes)}; "
+        f"{counted(report.abandoned_uploads, 'abandoned upload')}; "
+        f"{counted(report.forgotten_requests, 'old put request')}."
     )
-
-
-def _files(number: int) -> str:
-    return _count(number, "file")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _size(length: int) -> str:
-    """Return `length` bytes in exact and, from 1 KiB on, in human units."""
-    power = min((length.bit_length() - 1) // 10, len(UNITS))
-    exact = _count(length, "byte")
-    return f"{length / 1024**power:.1f} {UNITS[power - 1]} ({exact})" if power > 0 else exact

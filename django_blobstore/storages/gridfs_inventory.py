@@ -1,0 +1,88 @@
+"""What lies in a GridFS bucket, found without holding more of it than a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from bson import MaxKey, ObjectId
+from pymongo import ASCENDING
+
+from django_blobstore.storages.gridfs import GridFSStorage
+from django_blobstore.storages.gridfs_bucket import Bucket, Document, named_id, retried
+
+__all__ = ["Fragment", "delete_fragments", "fragments", "lengths", "named_id"]
+
+BATCH = 1000
+
+_BY_FILE = [("files_id", ASCENDING), ("n", ASCENDING)]
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """The chunks of the file `id`, which is not there: `length` bytes, the last written at `modified_at` if known."""
+
+    id: Any
+    length: int
+    modified_at: datetime | None
+
+
+def lengths(storage: GridFSStorage, names: Sequence[str]) -> dict[str, int]:
+    """Return the length in bytes of the newest revision of each of `names` that is there."""
+    query = {"filename": {"$in": list(names)}}
+    found = storage._bucket.files.find(query, {"_id": False, "filename": True, "length": True})
+    oldest_first = found.sort([("uploadDate", ASCENDING), ("_id", ASCENDING)])
+    return {document["filename"]: int(document["length"]) for document in oldest_first}
+
+
+def fragments(storage: GridFSStorage) -> Iterator[list[Fragment]]:
+    """Yield the chunks without a files document, in batches."""
+    bucket = storage._bucket
+    for ids in _ids_of_chunks(bucket):
+        known = {_key(document["_id"]) for document in bucket.files.find({"_id": {"$in": ids}}, {"_id": True})}
+        unknown = [id for id in ids if _key(id) not in known]
+        if unknown:
+            yield [_fragment(document) for document in bucket.chunks.aggregate(_totals(unknown))]
+
+
+def delete_fragments(storage: GridFSStorage, id: Any) -> bool:
+    """Delete the chunks `id` unless they have a files document by now; say whether they were."""
+    bucket = storage._bucket
+    if bucket.files.find_one({"_id": {"$eq": id}}, {"_id": True}):
+        return False
+    retried(lambda: bucket.chunks.delete_many({"files_id": {"$eq": id}}))
+    return True
+
+
+def _ids_of_chunks(bucket: Bucket) -> Iterator[list[Any]]:
+    """Yield each distinct files_id there is, in batches, by reading the index from the last one of the batch before."""
+    bucket.ensure_indexes()
+    query = bucket.chunks.find({}, {"_id": False, "files_id": True}).hint(_BY_FILE).batch_size(BATCH).limit(BATCH)
+    # Not a comparison, which would find ids of the same type only.
+    while ids := [id for id, _ in groupby(chunk["files_id"] for chunk in query)]:
+        yield ids
+        after: list[Any] = [("files_id", ids[-1]), ("n", MaxKey())]
+        query = query.clone().min(after)
+
+
+def _key(id: Any) -> Any:
+    """Return what stands for `id` in a set: an id may be any BSON value, a document too."""
+    return id if isinstance(id, Hashable) else repr(id)
+
+
+def _totals(ids: list[Any]) -> list[Document]:
+    length, newest = {"$sum": {"$binarySize": "$data"}}, {"$max": "$_id"}
+    return [
+        {"$match": {"files_id": {"$in": ids}}},
+        {"$group": {"_id": "$files_id", "length": length, "newest": newest}},
+    ]
+
+
+def _fragment(document: Document) -> Fragment:
+    newest = document["newest"]
+    return Fragment(
+        document["_id"], document["length"], newest.generation_time if isinstance(newest, ObjectId) else None
+    )
