@@ -1,9 +1,10 @@
-"""Named places at which a test can kill, stop or break the process; an empty call unless a plan is set.
+"""Named places at which a test can kill, stop or break the process; a call that returns at once unless a plan is set.
 
 The environment variable ``BLOBSTORE_FAILPOINTS`` holds the plan, read once: ``action:where``. The action is ``kill``
 (SIGKILL), ``raise`` (`FailpointReached`) or ``pause`` (SIGSTOP). `where` is a name, such as ``upload.written``, for
 the first time it is reached; a number n, for the n-th failpoint reached in this process; or a chance with a seed, such
-as ``0.02@7``, drawn anew at each. The names reached are appended to the file ``BLOBSTORE_FAILPOINTS_LOG``, if set.
+as ``0.02@7``, drawn anew at each. The names reached are appended to the file ``BLOBSTORE_FAILPOINTS_LOG``, if set; the
+last line of the log of a killed process says where it died. `arm` sets a plan from within, for a forked process.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from itertools import count
 
 from django_blobstore.errors import BlobstoreError
 
@@ -25,33 +27,47 @@ class FailpointReached(BlobstoreError):
 
 
 class Plan:
-    """When to act, and how."""
+    """When to act, and how; see the top of this module for the `text`. `log` is the path of a file, or ""."""
 
     def __init__(self, text: str, log: str = "") -> None:
         action, _, where = text.partition(":")
         self._act = _ACTIONS[action]
         self._is_time = _rule(where)
-        self._log = log
-        self._reached = 0
+        # Unbuffered and opened once: what was written outlives the process, and threads do not mix their lines.
+        self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if log else None
+        self._numbers = count(1)
 
     def reach(self, name: str) -> None:
         """Count the failpoint `name` and act if its time has come."""
-        self._reached += 1
-        if self._log:
-            with open(self._log, "a") as log:
-                log.write(f"{name}\n")
-        if self._is_time(self._reached, name):
+        number = next(self._numbers)
+        if self._log is not None:
+            os.write(self._log, f"{name}\n".encode())
+        if self._is_time(number, name):
             self._act(name)
+
+
+def reach(name: str) -> None:
+    """Say that the step "room.step" was just taken."""
+    if _plan:
+        _plan.reach(name)
+
+
+def arm(plan: Plan | None) -> None:
+    """Act on `plan` from now on in this process, or on none."""
+    global _plan
+    _plan = plan
 
 
 def _rule(where: str) -> Callable[[int, str], bool]:
     chance, at, seed = where.partition("@")
     if at:
         drawn = random.Random(seed)
-        return lambda _count, _name: drawn.random() < float(chance)
+        return lambda _number, _name: drawn.random() < float(chance)
     if where.isdecimal():
-        return lambda count, _name: count == int(where)
-    return lambda _count, name: name == where
+        return lambda number, _name: number == int(where)
+    # A name fails once, so that what is done about the failure can get through.
+    times = count()
+    return lambda _number, name: name == where and next(times) == 0
 
 
 def _raise(name: str) -> None:
@@ -64,12 +80,5 @@ _ACTIONS: dict[str, Callable[[str], object]] = {
     "raise": _raise,
 }
 
-
-def _off(name: str) -> None:
-    """Do nothing at the failpoint `name`."""
-
-
 _text = os.environ.get("BLOBSTORE_FAILPOINTS", "")
-
-# Called as ``reach("room.step")`` right after the step.
-reach: Callable[[str], None] = Plan(_text, os.environ.get("BLOBSTORE_FAILPOINTS_LOG", "")).reach if _text else _off
+_plan = Plan(_text, os.environ.get("BLOBSTORE_FAILPOINTS_LOG", "")) if _text else None

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, TypeGuard
 
-from django.db import Error, transaction
+from django.db import Error
 from django.db.models.functions import Now
 
 from django_blobstore.catalog import Change, Content, ResourceCatalog, StoredFile
@@ -89,15 +89,15 @@ class Upload:
     def _keep(self, reader: HashingReader, source: HashingReader | io.BytesIO, expected: Mapping[str, str]) -> Change:
         """Write the content to a fresh path, which a row names from before the first byte, and refer to it."""
         self.file = StoredFile(self.storage.alias, fresh_path())
-        self._announce(self.file, expected.get("sha384", ""))
-        reach("upload.announced")
         try:
+            self._announce(self.file, expected.get("sha384", ""))
+            reach("upload.announced")
             self.storage.write(self.file.path, source)
             reach("upload.written")
             reader.check(expected)
             return self._refer(reader)
-        except BaseException:
-            self._abandon(self.file)
+        except BaseException as error:
+            self._abandon(self.file, error)
             raise
 
     def _refer(self, reader: HashingReader) -> Change:
@@ -112,9 +112,9 @@ class Upload:
         )
 
     def _announce(self, file: StoredFile, declared_sha384: str) -> None:
-        using = self.catalog.using
-        with transaction.atomic(using=using, durable=True):
-            PendingFile.objects.using(using).create(
+        pending = PendingFile.objects.using(self.catalog.using)
+        self.catalog.transact(
+            lambda: pending.create(
                 path=file.path,
                 storage=file.storage,
                 bucket_id=self.namespace.bucket_id,
@@ -123,7 +123,9 @@ class Upload:
                 scope=self.scope,
                 declared_sha384=declared_sha384,
                 lease_until=Now() + timedelta(seconds=conf.LEASE),
-            )
+            ),
+            durable=True,
+        )
         self.renewed_at = time.monotonic()
 
     def _renew(self) -> None:
@@ -133,10 +135,13 @@ class Upload:
             raise LeaseLost(self.file.path)
         self.renewed_at = time.monotonic()
 
-    def _abandon(self, file: StoredFile) -> None:
-        """Delete what a failed upload wrote, unless the catalog took it: then its pending row is gone."""
+    def _abandon(self, file: StoredFile, error: BaseException) -> None:
+        """Delete what a failed upload wrote, unless the catalog took it: then its pending row is gone.
+
+        It is gone as well when a sweep found the lease expired, but bytes may have been written after that.
+        """
         try:
-            if self._pending(file).give_up():
+            if self._pending(file).give_up() or isinstance(error, LeaseLost):
                 reach("upload.given_up")
                 expunge([file])
         except Error:

@@ -1,0 +1,157 @@
+"""Everything the store does in several steps, each with what is stored before and after it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db.models.functions import Now
+from django.test import override_settings
+
+from django_blobstore import proof
+from django_blobstore.errors import HashMismatch, ResourceNotFound
+from django_blobstore.managed import ManagedStorage, Namespace
+from django_blobstore.models import Bucket, ManagedResource, PendingFile, PutRequest, Resource
+from django_blobstore.upkeep import sweep
+from tests.faults.dying import Doomed
+from tests.invariants import end_leases_and_graces
+from tests.streams import Stream, content_of, sha384
+
+HOME = Namespace(bucket="faults")
+
+SMALL = content_of(1000, 1)
+OTHER = content_of(2000, 2)
+LARGE = content_of(1_300_000, 3)
+# With it the GridFS writer takes three batches for `LARGE`, so that one waits for another.
+BATCH_BYTES = 512 * 1024
+
+State = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`run` turns a store that holds `before` into one that holds `after`, with nothing in between.
+
+    `prepare` does what else must be there first. `run` may be repeated.
+    """
+
+    name: str
+    before: State
+    after: State
+    run: Callable[[ManagedStorage], object]
+    prepare: Callable[[Any], object] = lambda _faults: None
+
+
+def state() -> State:
+    """Return what is stored, by path."""
+    store = ManagedStorage()
+    return {managed.path: store.open(managed).read() for managed in ManagedResource.objects.select_related("resource")}
+
+
+def put(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
+    """Put from a stream that cannot go back, as an upload is."""
+    return lambda store: store.put(HOME, path, Stream(content))
+
+
+def put_of_known_hash(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
+    return lambda store: store.put(HOME, path, io.BytesIO(content), check_hash=sha384(content))
+
+
+def refused_put(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
+    def run(store: ManagedStorage) -> None:
+        with suppress(HashMismatch):
+            store.put(HOME, path, Stream(content), check_hash=sha384(b"something else"))
+
+    return run
+
+
+def broken_put(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
+    """Put from a stream that breaks just before its end."""
+
+    def hang_up() -> None:
+        raise ConnectionResetError
+
+    def run(store: ManagedStorage) -> None:
+        with suppress(ConnectionResetError):
+            store.put(HOME, path, Stream(content, {len(content) - 1: hang_up}))
+
+    return run
+
+
+def remove(path: str) -> Callable[[ManagedStorage], object]:
+    def run(store: ManagedStorage) -> None:
+        with suppress(ResourceNotFound):
+            store.remove(HOME, path)
+
+    return run
+
+
+def copy(source: str, path: str) -> Callable[[ManagedStorage], object]:
+    return lambda store: store.copy(store.stat(HOME, source), HOME, path)
+
+
+def prove(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
+    def run(store: ManagedStorage) -> None:
+        request = store.put_request(HOME, path, sha384(content))
+        store.proof_of_access_response(proof.answer(content, request, sha384(content)))
+
+    return run
+
+
+def remove_bucket(store: ManagedStorage) -> None:
+    for bucket in Bucket.objects.all():
+        store.remove_bucket(bucket)
+
+
+def damage(_faults: Any) -> None:
+    Resource.objects.update(damaged_at=Now())
+
+
+def leave_leftovers(faults: Any) -> None:
+    """Leave all that a sweep finds: files past their grace, uploads that died early and late, old put requests."""
+    store = ManagedStorage()
+    with override_settings(BLOBSTORE={}):
+        for path in ("one", "two"):
+            store.put(HOME, path, path.encode())
+            store.remove(HOME, path)
+    for content, where in ((OTHER, "upload.written"), (LARGE, "upload.announced"), (LARGE, "refer.saved")):
+        Doomed(
+            lambda content=content: store.put(HOME, "dead", Stream(content)), f"kill:{where}", faults.directory
+        ).fate(faults.stored)
+    store.put_request(HOME, "late", sha384(SMALL))
+    PutRequest.objects.update(created_at=Now() - timedelta(days=2), expires_at=Now() - timedelta(days=2))
+    end_leases_and_graces()
+    assert PendingFile.objects.overdue().count() == 5
+
+
+_A = {"a": SMALL}
+
+OPERATIONS = [
+    Operation("put a small content", {}, _A, put("a", SMALL)),
+    Operation("put a large content", _A, _A | {"b": LARGE}, put("b", LARGE)),
+    Operation("overwrite", _A, {"a": OTHER}, put("a", OTHER)),
+    Operation("overwrite one of two that share", _A | {"b": SMALL}, {"a": OTHER, "b": SMALL}, put("a", OTHER)),
+    Operation("overwrite with a content stored before", _A | {"b": OTHER}, {"a": OTHER, "b": OTHER}, put("a", OTHER)),
+    Operation("overwrite with one stored later", {"b": OTHER, "a": SMALL}, {"a": OTHER, "b": OTHER}, put("a", OTHER)),
+    Operation("put a small duplicate", _A, _A | {"b": SMALL}, put("b", SMALL)),
+    Operation("put a large duplicate", {"a": LARGE}, {"a": LARGE, "b": LARGE}, put("b", LARGE)),
+    Operation(
+        "put a large duplicate of known hash", {"a": LARGE}, {"a": LARGE, "b": LARGE}, put_of_known_hash("b", LARGE)
+    ),
+    Operation("put the same small content again", _A, _A, put("a", SMALL)),
+    Operation("put the same large content again", {"a": LARGE}, {"a": LARGE}, put("a", LARGE)),
+    Operation("put in place of damaged bytes", _A, _A | {"b": SMALL}, put("b", SMALL), prepare=damage),
+    Operation("put with a wrong hash", _A, _A, refused_put("b", LARGE)),
+    Operation("put from a stream that breaks", _A, _A, broken_put("b", LARGE)),
+    Operation("remove the last reference", {"a": LARGE, "b": SMALL}, {"b": SMALL}, remove("a")),
+    Operation("remove one of two references", _A | {"b": SMALL}, {"b": SMALL}, remove("a")),
+    Operation("remove a bucket", _A | {"b": SMALL, "c": OTHER}, {}, remove_bucket),
+    Operation("copy", _A, _A | {"b": SMALL}, copy("a", "b")),
+    Operation("prove access", _A, _A | {"b": SMALL}, prove("b", SMALL)),
+    Operation("prove access in place of another content", _A | {"b": OTHER}, _A | {"b": SMALL}, prove("b", SMALL)),
+    Operation("sweep", _A, _A, lambda _store: sweep(), prepare=leave_leftovers),
+]

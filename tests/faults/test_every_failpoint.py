@@ -1,0 +1,155 @@
+"""Whatever dies, fails or stops at any step of any operation, nothing is lost and nothing is left.
+
+Each operation is run with the n-th failpoint that it reaches failing, for n = 1, 2, 3 and so on until it gets through.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import pytest
+from pytest_django import Settings
+
+import django_blobstore
+from django_blobstore.failpoints import FailpointReached
+from django_blobstore.managed import ManagedStorage
+from django_blobstore.models import ManagedResource, PendingFile, PutRequest
+from django_blobstore.storages import gridfs_writer
+from django_blobstore.upkeep import sweep
+from tests.faults.dying import Doomed, Fate, armed
+from tests.faults.operations import BATCH_BYTES, OPERATIONS, Operation, put, state
+from tests.invariants import assert_empty, assert_settled, assert_sound
+from tests.stored import Stored
+
+SOURCE = Path(django_blobstore.__file__).parent
+ONLY_WITH = {"gridfs": "gridfs.", "files": "storage."}
+
+
+@dataclass
+class Faults:
+    """One configuration under fire, and what was hit in it."""
+
+    stored: Stored
+    directory: Path
+    label: str
+    hit: Counter[str] = field(default_factory=Counter)
+    reached: set[str] = field(default_factory=set)
+    store: ManagedStorage = field(default_factory=ManagedStorage)
+
+    def arrange(self, operation: Operation) -> None:
+        """Store what `operation` begins with, and nothing else."""
+        for path, content in operation.before.items():
+            put(path, content)(self.store)
+        operation.prepare(self)
+
+    def clear(self) -> None:
+        """Remove everything; after whatever happened before, nothing may stay."""
+        PutRequest.objects.all().delete()
+        self.store.remove_all(ManagedResource.objects.all())
+        assert_empty(self.stored)
+
+    def run(self, operation: Operation, plan: str) -> Fate:
+        """Run `operation` in a child process that follows `plan`."""
+        fate = Doomed(lambda: operation.run(self.store), plan, self.directory).fate(self.stored)
+        self.reached.update(fate.reached)
+        return fate
+
+    def report(self, what: str) -> None:
+        """Print the figures, and fail if a failpoint in the source was not hit."""
+        print(f"\n{self.label}: {sum(self.hit.values())} {what} at {len(self.hit)} failpoints: {dict(self.hit)}")
+        assert self.reached == set(self.hit)
+        assert not self.expected - self.reached, "an operation in tests/faults/operations.py must reach these"
+
+    @property
+    def expected(self) -> set[str]:
+        """Every failpoint in the source that this kind of storage can reach."""
+        named = re.compile(r'\breach\("([^"]+)"\)')
+        names = {name for path in SOURCE.rglob("*.py") for name in named.findall(path.read_text())}
+        others = tuple(prefix for kind, prefix in ONLY_WITH.items() if kind != self.stored.kind)
+        return {name for name in names if "." in name and not name.startswith(others)} - {"room.step"}
+
+
+@pytest.fixture
+def faults(
+    database: str, stored: Stored, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Faults:
+    # No grace, so that deleting is part of the operations.
+    settings.BLOBSTORE = {"DELETION_GRACE": 0}
+    monkeypatch.setattr(gridfs_writer, "BATCH_BYTES", BATCH_BYTES)
+    return Faults(stored, tmp_path, f"{database}, {stored.kind}")
+
+
+@contextmanager
+def noted(operation: Operation, number: int) -> Iterator[None]:
+    """Say which operation failed at which step when a check fails."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"This was {operation.name!r} with failpoint number {number} failing.")
+        raise
+
+
+def test_a_kill_at_any_step_loses_nothing_and_leaves_nothing_after_a_sweep(faults: Faults) -> None:
+    for operation in OPERATIONS:
+        each_step(operation, faults, kill_at)
+    faults.report("kills")
+
+
+def test_an_error_at_any_step_is_told_and_leaves_nothing_that_waits_for_a_lease(faults: Faults) -> None:
+    for operation in OPERATIONS:
+        each_step(operation, faults, fail_at)
+    faults.report("errors")
+
+
+def each_step(operation: Operation, faults: Faults, fault_at: Callable[[Operation, Faults, int], str]) -> None:
+    """Let each step of `operation` fail in turn, from the same beginning, and run it again after each."""
+    for number in count(1):
+        with noted(operation, number):
+            faults.arrange(operation)
+            name = fault_at(operation, faults, number)
+            operation.run(faults.store)
+            assert state() == operation.after
+            faults.clear()
+        if not name:
+            return
+        faults.hit[name] += 1
+
+
+def kill_at(operation: Operation, faults: Faults, number: int) -> str:
+    fate = faults.run(operation, f"kill:{number}")
+    name = fate.killed_at
+    assert_sound(faults.stored)
+    check_state(operation, acknowledged=not name)
+    assert_settled(faults.stored)
+    check_state(operation, acknowledged=not name)
+    return name
+
+
+def fail_at(operation: Operation, faults: Faults, number: int) -> str:
+    log = faults.directory / f"{operation.name}-{number}"
+    raised = False
+    with armed(f"raise:{number}", log):
+        try:
+            operation.run(faults.store)
+        except FailpointReached:
+            raised = True
+    reached = log.read_text().split()
+    faults.reached.update(reached)
+    assert_sound(faults.stored)
+    check_state(operation, acknowledged=not raised)
+    assert not PendingFile.objects.filter(discard=False).exists()
+    sweep()
+    assert_settled(faults.stored)
+    return reached[number - 1] if len(reached) >= number else ""
+
+
+def check_state(operation: Operation, *, acknowledged: bool) -> None:
+    """Fail unless the store holds what `operation` began with or ends with, and the latter if it was `acknowledged`."""
+    possible = [operation.after] if acknowledged else [operation.before, operation.after]
+    assert state() in possible
