@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
+from django.db import Error, InterfaceError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.request import Request
@@ -43,6 +44,10 @@ KNOWN: dict[type[errors.BlobstoreError], tuple[int, str]] = {
 }
 
 _STORAGE_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What PostgreSQL (SQLSTATE) and SQLite say when their disk is full.
+_CATALOG_FULL = ("53100", "SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
+# Operational errors that waiting does not mend: the tables are not there, the password is wrong.
+_CATALOG_WRONG = ("28", "3D", "42", "SQLITE_ERROR", "SQLITE_AUTH", "SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_READONLY")
 
 
 class Problem(Exception):
@@ -94,6 +99,8 @@ def problem_of(error: Exception) -> Problem | None:
             return _of_framework(exceptions.PermissionDenied())
         case OSError():
             return _of_storage(error)
+        case OperationalError() | InterfaceError():
+            return _of_catalog(error)
     return None
 
 
@@ -135,6 +142,20 @@ def _of_storage(error: OSError) -> Problem | None:
         detail = "The storage cannot be reached; try again."
         return Problem(503, "storage-unreachable", detail, headers={"Retry-After": "5"}, retry_after=5)
     return None
+
+
+def _of_catalog(error: Error) -> Problem | None:
+    """Return the answer to an error of the database that is about its state and not about our statement."""
+    cause = error.__cause__
+    told = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None) or ""
+    if told.startswith(_CATALOG_FULL):
+        logger.error("The catalog's database is full.", exc_info=error)
+        return Problem(507, "catalog-full", "The catalog has no room for another row; nothing was stored.")
+    if told.startswith(_CATALOG_WRONG):
+        return None
+    logger.error("The catalog's database cannot be reached.", exc_info=error)
+    detail = "The catalog cannot be reached; try again."
+    return Problem(503, "catalog-unreachable", detail, headers={"Retry-After": "5"}, retry_after=5)
 
 
 def _plain(value: Any) -> Any:

@@ -19,7 +19,8 @@ from django.utils.deconstruct import deconstructible
 from django.utils.encoding import filepath_to_uri
 from storages.base import BaseStorage
 
-from django_blobstore.storages.gridfs_bucket import Bucket, GridFSFile, bucket_for, named_id
+from django_blobstore.storages.gridfs_bucket import Bucket, GridFSFile, bucket_for, named_id, retried
+from django_blobstore.storages.gridfs_errors import told_as_os_errors
 from django_blobstore.storages.gridfs_reader import Reader, read_ranges
 from django_blobstore.storages.gridfs_writer import NewFile, Readable, Upload
 from django_blobstore.storages.stored_file import StoredFile
@@ -36,8 +37,9 @@ class GridFSStorage(BaseStorage):  # type: ignore[misc]
     `client_options`, more keywords for pymongo's MongoClient. Everything is written with majority, and read from the
     primary. Files are found by name; of several revisions the newest counts.
 
-    An absent file is a FileNotFoundError, a damaged one a CorruptFile, a read that cannot be resumed a ConnectionError;
-    whatever else the server refuses is pymongo's error.
+    An absent file is a FileNotFoundError and a damaged one a CorruptFile. A server that cannot be reached or has no
+    primary is a ConnectionError, one that takes too long a TimeoutError, and a full one an OSError with ENOSPC;
+    whatever else it refuses is pymongo's error.
     """
 
     uri: str
@@ -130,12 +132,13 @@ class GridFSStorage(BaseStorage):  # type: ignore[misc]
             upload.copy(content)
         return name
 
+    @told_as_os_errors()
     def open_named(self, name: str, length: int) -> StoredFile:
         """Open what `save_named` saved, `length` bytes of it: less than one chunk costs one query."""
         reopen = partial(self._reader, name)
         file = GridFSFile(named_id(name), name, length, self.chunk_size)
         if 0 < length < self.chunk_size:
-            chunk = self._bucket.chunks.find_one({"files_id": file.id, "n": 0})
+            chunk = retried(lambda: self._bucket.chunks.find_one({"files_id": file.id, "n": 0}))
             if chunk is not None and len(chunk["data"]) == length:
                 return StoredFile(name, reopen, Reader(self._bucket, file, first_chunk=chunk["data"]))
         return StoredFile(name, reopen)

@@ -5,24 +5,22 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
 from time import sleep
 from typing import Any
 
 from pymongo import ASCENDING, CursorType
-from pymongo.errors import ConnectionFailure, CursorNotFound, InvalidOperation
+from pymongo.errors import InvalidOperation, PyMongoError
 from pymongo.synchronous.cursor import Cursor
 
 from django_blobstore.storages.gridfs_bucket import Bucket, CorruptFile, Document, GridFSFile, retried
+from django_blobstore.storages.gridfs_errors import StorageUnreachable, can_resume, told_as_os_errors
 
 WINDOW_BYTES = 2**20
 WINDOW_CHUNKS = 1024
 GROUP_BYTES = 4 * 2**20
 ATTEMPTS = 5
 PAUSE = 0.2
-
-Interrupted = (ConnectionFailure, CursorNotFound)
 
 
 class Reader(io.BufferedIOBase):
@@ -147,7 +145,9 @@ def chunks_from(
         while n < file.chunk_count:
             try:
                 data = file.check_chunk(n, next(source, None))
-            except Interrupted as error:
+            except PyMongoError as error:
+                if not can_resume(error):
+                    raise
                 failures += 1
                 _pause(file, n, failures, error)
                 source = _requests(bucket, file, n, soon, stream=whole)
@@ -167,7 +167,8 @@ def read_ranges(bucket: Bucket, file: GridFSFile, ranges: Iterable[tuple[int, in
     """
     for group in _grouped(file, ranges):
         numbers = sorted({n for wanted in group for n in touched_chunks(file, *wanted)})
-        chunks = retried(partial(_chunks_by_number, bucket, file, numbers))
+        with told_as_os_errors():
+            chunks = retried(partial(_chunks_by_number, bucket, file, numbers))
         for wanted in group:
             yield b"".join(_cut(file, n, chunks[n], wanted) for n in touched_chunks(file, *wanted))
 
@@ -198,7 +199,7 @@ def _find(bucket: Bucket, file: GridFSFile, n: int, **options: Any) -> Cursor[Do
 def _pause(file: GridFSFile, n: int, failures: int, error: Exception) -> None:
     if failures == ATTEMPTS:
         position = n * file.chunk_size
-        raise ConnectionError(
+        raise StorageUnreachable(
             f"Reading {file.name!r} broke off at byte {position} of {file.length} {ATTEMPTS} times in a row."
         ) from error
     sleep(PAUSE * (failures - 1))
@@ -206,8 +207,13 @@ def _pause(file: GridFSFile, n: int, failures: int, error: Exception) -> None:
 
 def _check_end(file: GridFSFile, source: Iterator[Document]) -> None:
     """Let the cursor see its end, so that its connection is free again, and find a chunk that should not be there."""
-    with suppress(*Interrupted):
-        if next(source, None) is not None:
+    try:
+        surplus = next(source, None)
+    except PyMongoError as error:
+        if not can_resume(error):
+            raise
+    else:
+        if surplus is not None:
             raise CorruptFile(file.name, file.chunk_count, "should not be there")
 
 

@@ -16,6 +16,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from django_blobstore.failpoints import reach
 from django_blobstore.storages.gridfs_bucket import Bucket, Document, GridFSFile, named_id, retried
+from django_blobstore.storages.gridfs_errors import StorageUnreachable, told_as_os_errors
 
 BATCH_BYTES = 4 * 2**20
 BATCH_CHUNKS = 1024
@@ -115,14 +116,17 @@ class Upload:
             self.commit()
 
     def abort(self, error: BaseException | None = None) -> None:
-        """Delete what was stored of this file; if even that fails, say so in a note on `error`."""
+        """Delete what was stored of this file; if even that fails, say so in a note on `error`.
+
+        The caller who keeps a record of the name deletes it anyway, so nobody waits twice for an absent server.
+        """
         wait(self._in_flight)
         self._close()
-        if self._occupied:
+        if self._occupied or (self._named and isinstance(error, StorageUnreachable)):
             return
         try:
             self._delete()
-        except PyMongoError as failure:
+        except (OSError, PyMongoError) as failure:
             if error is None:
                 raise
             error.add_note(f"The chunks of {self.name!r} (files_id {self.id}) could not be deleted either: {failure}")
@@ -143,7 +147,8 @@ class Upload:
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
         try:
-            yield
+            with told_as_os_errors():
+                yield
         except BaseException as error:
             self.abort(error)
             raise
@@ -235,6 +240,7 @@ class Upload:
             return max(now, previous + timedelta(milliseconds=1)) if previous else now
         return now
 
+    @told_as_os_errors()
     def _delete(self) -> None:
         if self._next_n:
             retried(lambda: self._bucket.chunks.delete_many({"files_id": self.id}))
