@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import io
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ HMAC = "hmac-sha384"
 SEED = "sha384"
 
 Range = tuple[int, int]
+
+_REQUEST_ID = re.compile("[A-Za-z0-9_-]{22}")
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,11 @@ def new_nonce() -> bytes:
 def new_request_id() -> str:
     """Return 128 random bits as text safe in URLs."""
     return secrets.token_urlsafe(16)
+
+
+def is_request_id(text: str) -> bool:
+    """Whether `text` looks like a request id; what does not may be more than a database can be asked for."""
+    return bool(_REQUEST_ID.fullmatch(text))
 
 
 def _part(length: int, seed: bytes) -> Range:

@@ -76,13 +76,15 @@ def issue(
 
 def answer(catalog: ResourceCatalog, put_response: PutResponse, requester: str) -> Change:
     """Use up the request that `put_response` answers and, if the answer is right, make the reference."""
+    if not proof.is_request_id(put_response.request_id):
+        raise RequestNotFound(put_response.request_id)
     requests = PutRequest.objects.filter(pk=put_response.request_id, requester=requester)
     if not requests.answerable().update(state=PutRequest.State.CLAIMED):
         raise (RequestExpired if requests.exists() else RequestNotFound)(put_response.request_id)
     reach("proof.claimed")
     with _outcome_recorded(requests):
         request = requests.get()
-        _check(request, put_response.sha384)
+        _check(catalog, request, put_response.sha384)
         reach("proof.checked")
         return _refer(catalog, request)
 
@@ -122,7 +124,7 @@ def _claimable(scope: str, sha384: str, readable: QuerySet[ManagedResource] | No
     return resource
 
 
-def _check(request: PutRequest, given: str) -> None:
+def _check(catalog: ResourceCatalog, request: PutRequest, given: str) -> None:
     failures = PutRequest.objects.failed_today(request.requester, request.scope, request.sha384).count()
     if failures >= FAILURES_A_DAY:
         raise TooManyFailures(request.sha384, _seconds_until_tomorrow())
@@ -132,15 +134,18 @@ def _check(request: PutRequest, given: str) -> None:
     try:
         expected = proof.expected(_challenge(request), request.sha384, _contents(resource, request.ranges))
     except (FileNotFoundError, DamagedFile) as error:
+        # Marked, so that the upload which the holder is now asked for heals it.
+        catalog.mark_damaged(resource, missing=isinstance(error, FileNotFoundError))
         raise ResourceDeleted(request.sha384) from error
-    if not compare_digest(expected.encode(), given.strip().lower().encode()):
+    if not compare_digest(expected.encode(), given.strip().lower().encode(errors="replace")):
         raise ResponseMismatch(request.id)
 
 
 def _contents(resource: Resource, ranges: list[proof.Range]) -> Iterable[Iterable[bytes]]:
     storage = ResourceStorage(resource.storage)
     if len(ranges) > 1:
-        return ((content,) for content in storage.read_ranges(resource.path, ranges))
+        contents = storage.read_ranges(resource.path, ranges)
+        return ([_whole(content, length)] for content, (_, length) in zip(contents, ranges, strict=True))
     [(start, length)] = ranges
     return [_blocks(storage.get(resource.path), start, length)]
 
@@ -148,9 +153,16 @@ def _contents(resource: Resource, ranges: list[proof.Range]) -> Iterable[Iterabl
 def _blocks(file: File[bytes], start: int, length: int) -> Iterator[bytes]:
     with file:
         file.seek(start)
-        while length and (block := file.read(min(length, BLOCK_SIZE))):
+        while length:
+            block = _whole(file.read(min(length, BLOCK_SIZE)), 1)
             length -= len(block)
             yield block
+
+
+def _whole(block: bytes, at_least: int) -> bytes:
+    if len(block) < at_least:
+        raise DamagedFile("The stored file ends early.")
+    return block
 
 
 def _refer(catalog: ResourceCatalog, request: PutRequest) -> Change:
