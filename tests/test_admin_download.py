@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.db import connections
 from django.test import AsyncClient
 
 from django_blobstore.managed import ManagedStorage, Namespace
@@ -75,7 +77,9 @@ def test_an_asgi_server_gets_the_bytes_by_an_async_iterator(database: str, store
         client = AsyncClient()
         await client.aforce_login(user)
         response = await client.get(url)
-        return response.is_async, [block async for block in response]
+        blocks = [block async for block in response]
+        await sync_to_async(connections.close_all)()
+        return response.is_async, blocks
 
     is_async, blocks = asyncio.run(download())
     assert is_async

@@ -93,7 +93,7 @@ def test_a_resource_is_listed_with_its_count_and_what_sharing_saves(database: st
     for path in "abc":
         resource = put(path, b"x" * 2048)
     shown = text(administrator().get(page(Resource, "changelist")))
-    assert f"{resource.sha384[:12]}… 2.0 KB 3 4.0 KB - blobstore sound" in shown.replace("\xa0", " ")
+    assert f"{resource.sha384[:12]}… 2.0 KB 3 4.0 KB sound" in shown.replace("\xa0", " ")
 
 
 def test_resources_are_found_by_state_and_by_the_start_of_their_hash(database: str, stored: Stored) -> None:
@@ -135,7 +135,8 @@ def test_put_requests_show_their_state_and_not_their_nonce(database: str, stored
     for state in ("open", "expired", "used", "failed"):
         response = client.get(page(PutRequest, "changelist"), {"state": state})
         assert [row.pk for row in listed(response)] == [state]
-        assert f"{state} {state} 7 global photos/one.png abababababab… 2.0 KB" in text(response).replace("\xa0", " ")
+        assert f"{state} {state} " in text(response)
+        assert " 7 global photos/one.png 2.0 KB abababababab…" in text(response).replace("\xa0", " ")
         assert b"not for the eyes" not in client.get(page(PutRequest, "change", state)).content
 
 
@@ -149,8 +150,9 @@ def test_pending_files_show_whether_they_arrive_leave_or_are_overdue(database: s
         assert listed(response) == rows
         assert response.content.decode().count(f'class="blobstore-{state}"') == len(rows)
     shown = text(client.get(page(PendingFile, "changelist")))
-    assert "p1 blobstore arriving - user 7 one.png" in shown
-    assert "p2 blobstore overdue 2.0 KB" in shown.replace("\xa0", " ")
+    assert "p1 arriving - " in shown
+    assert " user 7 one.png blobstore " in shown
+    assert "p2 overdue 2.0 KB" in shown.replace("\xa0", " ")
 
 
 def test_rows_of_a_bucket_that_is_gone_are_still_shown(database: str, stored: Stored) -> None:

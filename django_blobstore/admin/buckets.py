@@ -12,27 +12,26 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from django_blobstore.admin import columns, removal
+from django_blobstore.admin.base import StoreAdmin
 from django_blobstore.managed import ManagedStorage
-from django_blobstore.models import Bucket, BucketQuerySet, ManagedResource
+from django_blobstore.models import Bucket, ManagedResource
 
 USAGE = ("object_count", "logical_bytes", "stored_bytes")
 
 
-class BucketAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own class takes no arguments
+class BucketAdmin(StoreAdmin):
     """Lists buckets with their usage."""
 
     list_display = ["label", "uuid", "owner", *USAGE, "created_at"]
     list_select_related = ["owner"]
     search_fields = ["name", "uuid"]
     search_help_text = _("Part of a name or of a UUID.")
-    ordering = ["name", "uuid"]
-    show_full_result_count = False
+    ordering = ["name"]
     raw_id_fields = ["owner"]
     readonly_fields = ["uuid", *USAGE, "created_at"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Bucket]:
-        buckets: BucketQuerySet = Bucket.objects.with_usage()
-        return buckets.order_by(*self.ordering)
+        return Bucket.objects.with_usage()
 
     def get_fields(self, request: HttpRequest, obj: Bucket | None = None) -> list[Any]:
         known = ["uuid", *USAGE, "created_at"] if obj else []

@@ -10,7 +10,7 @@ from django.contrib import admin, messages
 from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import Q, QuerySet
+from django.db.models import JSONField, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, path
@@ -20,6 +20,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_blobstore import serving
 from django_blobstore.admin import columns, removal
+from django_blobstore.admin.base import StoreAdmin
 from django_blobstore.errors import BlobstoreError, ResourceNotFound
 from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import Bucket, ManagedResource, ManagedResourceQuerySet, Resource
@@ -97,16 +98,16 @@ class DescriptionForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's ow
         return metadata
 
 
-class ManagedResourceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own class takes no arguments
+class ManagedResourceAdmin(StoreAdmin):
     """Lists objects, the newest first, or by path within a bucket or under a prefix."""
 
     form = DescriptionForm
-    list_display = ["path", "namespace", "length", "content_type", "reference_count", "modified_at", "download"]
+    list_display = ["path", "namespace", "length", "content_type", "reference_count", "modified"]
     list_filter = [NamespaceFilter, BucketFilter, UserFilter]
     search_fields = ["path"]
     search_help_text = _("The start of a path, such as photos/2024/.")
-    sortable_by = ["path", "modified_at"]
-    show_full_result_count = False
+    formfield_overrides = {JSONField: {"widget": forms.Textarea(attrs={"rows": 4})}}
+    sortable_by = ["path", "modified"]
     fieldsets = [
         (None, {"fields": ["path", "namespace", "content_type", "metadata"]}),
         (_("Content"), {"fields": ["length", "sha384", "reference_count", "resource_link"]}),
@@ -128,6 +129,10 @@ class ManagedResourceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ManagedResource]:
         return super().get_queryset(request).select_related("bucket", "resource")
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        known = {"namespace"} if BucketFilter.parameter_name in request.GET else set()
+        return [column for column in self.list_display if column not in known]
 
     def get_ordering(self, request: HttpRequest) -> list[Any]:
         by_path = {"q", BucketFilter.parameter_name, UserFilter.parameter_name} & set(request.GET)
@@ -158,19 +163,18 @@ class ManagedResourceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Djang
     def sha384(self, managed: ManagedResource) -> str:
         return managed.resource.sha384
 
-    @admin.display(description=_("references to its content"))
+    @admin.display(description=_("references"))
     def reference_count(self, managed: ManagedResource) -> int:
         return managed.resource.reference_count
+
+    @admin.display(description=_("modified"), ordering="modified_at")
+    def modified(self, managed: ManagedResource) -> SafeString:
+        return columns.day(managed.modified_at)
 
     @admin.display(description=_("resource"))
     def resource_link(self, managed: ManagedResource) -> SafeString:
         url = columns.page_url(self.admin_site, Resource, "change", managed.resource_id)
-        return columns.link(url, managed.resource)
-
-    @admin.display(description=_("download"))
-    def download(self, managed: ManagedResource) -> SafeString:
-        url = columns.page_url(self.admin_site, ManagedResource, "download", managed.pk)
-        return columns.link(url, _("Download"))
+        return columns.link(url, columns.short_hash(managed.resource.sha384))
 
     def save_model(self, request: HttpRequest, obj: ManagedResource, form: Any, change: bool) -> None:
         """Save only what the form shows: a put may have given the object other content since it was read."""

@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from django_blobstore.admin import columns
-from django_blobstore.admin.read_only import ReadOnlyAdmin, StateFilter
+from django_blobstore.admin.base import ReadOnlyAdmin, StateFilter
 from django_blobstore.models import PendingFile, PutRequest, PutRequestQuerySet
 
 
@@ -52,15 +52,15 @@ class PutRequestAdmin(NamespacedAdmin):
     list_display = [
         "id",
         "current_state",
+        "expires_at",
         "requester",
         "namespace",
         "path",
-        "sha384_start",
         "human_length",
-        "expires_at",
+        "sha384_start",
     ]
     list_filter = [RequestStateFilter]
-    ordering = ["-created_at", "pk"]
+    ordering = ["-created_at"]
     fields = [
         "id",
         "current_state",
@@ -98,9 +98,9 @@ class PendingStateFilter(StateFilter):
 class PendingFileAdmin(NamespacedAdmin):
     """Lists files that no resource speaks of, the oldest first."""
 
-    list_display = ["path", "storage", "state", "human_length", "namespace", "managed_path", "deadline", "created_at"]
+    list_display = ["path", "state", "human_length", "deadline", "namespace", "managed_path", "storage"]
     list_filter = [PendingStateFilter, "storage"]
-    ordering = ["created_at", "path"]
+    ordering = ["created_at"]
     fields = [
         "path",
         "storage",

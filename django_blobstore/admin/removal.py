@@ -10,9 +10,12 @@ from django.utils.formats import number_format
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from django_blobstore.admin.columns import LISTED_AT_MOST, object_links
+from django_blobstore.admin.columns import object_links
 from django_blobstore.conf import conf
 from django_blobstore.models import ManagedResourceQuerySet
+
+# Few enough to leave the button that confirms in sight.
+LISTED = 20
 
 
 def summary(objects: ManagedResourceQuerySet) -> dict[str, Any]:
@@ -27,7 +30,7 @@ def summary(objects: ManagedResourceQuerySet) -> dict[str, Any]:
 
 def listing(site: AdminSite, objects: ManagedResourceQuerySet) -> list[SafeString]:
     """Return links to the first objects, in the order of their paths, and how many more there are."""
-    first = objects.select_related("bucket").order_by("path", "pk")[:LISTED_AT_MOST]
+    first = objects.select_related("bucket").order_by("path", "pk")[:LISTED]
     return list(object_links(site, first, objects.count()))
 
 

@@ -12,8 +12,10 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from django_blobstore.admin import columns
-from django_blobstore.admin.read_only import ReadOnlyAdmin, StateFilter
+from django_blobstore.admin.base import ReadOnlyAdmin, StateFilter
 from django_blobstore.models import ManagedResource, Resource
+
+LISTED_REFERENCES = 100
 
 
 class ResourceStateFilter(StateFilter):
@@ -28,12 +30,12 @@ class ResourceAdmin(ReadOnlyAdmin):
     list_display = [
         "sha384_start",
         "human_length",
-        "reference_count",
+        "references_count",
         "saved",
-        "scope",
-        "storage",
         "state",
-        "created_at",
+        "created",
+        "storage",
+        "scope",
     ]
     list_filter = [ResourceStateFilter]
     search_fields = ["sha384__startswith"]
@@ -58,7 +60,11 @@ class ResourceAdmin(ReadOnlyAdmin):
     def human_length(self, resource: Resource) -> SafeString:
         return columns.human_length(resource.length)
 
-    @admin.display(description=_("saved by sharing"), ordering=(F("reference_count") - 1) * F("length"))
+    @admin.display(description=_("references"), ordering="reference_count")
+    def references_count(self, resource: Resource) -> int:
+        return resource.reference_count
+
+    @admin.display(description=_("saved"), ordering=(F("reference_count") - 1) * F("length"))
     def saved(self, resource: Resource) -> SafeString:
         return columns.human_length(resource.saved_bytes)
 
@@ -68,9 +74,13 @@ class ResourceAdmin(ReadOnlyAdmin):
             return ResourceStateFilter.label("missing" if resource.missing else "damaged")
         return ResourceStateFilter.label("sound" if resource.path else "pending")
 
+    @admin.display(description=_("created"), ordering="created_at")
+    def created(self, resource: Resource) -> SafeString:
+        return columns.day(resource.created_at)
+
     @admin.display(description=_("referred to by"))
     def references(self, resource: Resource) -> SafeString:
-        objects = resource.references.select_related("bucket").order_by("pk")[: columns.LISTED_AT_MOST]
+        objects = resource.references.select_related("bucket").order_by("pk")[:LISTED_REFERENCES]
         links = columns.object_links(self.admin_site, objects, resource.reference_count)
         return format_html("<ul>{}</ul>", format_html_join("", "<li>{}</li>", ((one,) for one in links)))
 

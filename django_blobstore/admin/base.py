@@ -1,4 +1,4 @@
-"""Tables that only the store itself may write: the admin shows them and no more."""
+"""What the pages of all tables have in common, and of those that only the store itself may write."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own class takes no arguments
-    """Lists and pages without any form."""
+class StoreAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own class takes no arguments
+    """Lists and pages in the style of the store, whose tables may be large."""
 
     show_full_result_count = False
-    actions = None
 
     class Media:
         css = {"all": ["django_blobstore/admin.css"]}
+
+
+class ReadOnlyAdmin(StoreAdmin):
+    """Lists and pages without any form."""
+
+    actions = None
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
