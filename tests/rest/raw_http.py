@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from base64 import b64encode
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from typing import Any
@@ -30,10 +31,11 @@ def send(url: str, request: bytes, *, hang_up: bool = False) -> Answer:
     """Send `request` to the server of `url`, then nothing more; with `hang_up`, say that nothing more will come."""
     address = urlsplit(url)
     with socket.create_connection((address.hostname or "", address.port or 80), timeout=SECONDS) as connection:
-        connection.sendall(request)
+        with suppress(BrokenPipeError):  # the server may answer, and hang up, before it has read it all
+            connection.sendall(request)
         if hang_up:
             connection.shutdown(socket.SHUT_WR)
-        return _read(connection)
+        return _read(connection, request.partition(b" ")[0].decode())
 
 
 def head(method: str, url: str, path: str, *headers: str, user: str = "root", password: str = "x") -> bytes:
@@ -44,7 +46,6 @@ def head(method: str, url: str, path: str, *headers: str, user: str = "root", pa
         f"{method} {address.path}{path} HTTP/1.1",
         f"Host: {address.netloc}",
         f"Authorization: Basic {credentials}",
-        "Connection: close",
         *headers,
     ]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
@@ -55,8 +56,8 @@ def chunked(*blocks: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
     return b"".join(f"{len(block):x}\r\n".encode() + block + b"\r\n" for block in blocks) + end
 
 
-def _read(connection: socket.socket) -> Answer:
-    response = HTTPResponse(connection)
+def _read(connection: socket.socket, method: str) -> Answer:
+    response = HTTPResponse(connection, method=method)
     try:
         response.begin()
         body = response.read()
