@@ -35,17 +35,17 @@ class Stream:
 
 
 class SeekableStream(io.BytesIO):
-    """`content`, which calls `action` once when somebody goes back to the start of it."""
+    """`content`, which calls `action` once, when it is read for the first time."""
 
     def __init__(self, content: bytes, action: Callable[[], object]) -> None:
         super().__init__(content)
         self.action: Callable[[], object] | None = action
 
-    def seek(self, offset: int, whence: int = 0) -> int:
+    def read(self, size: int | None = -1) -> bytes:
         action, self.action = self.action, None
         if action:
             action()
-        return super().seek(offset, whence)
+        return super().read(size)
 
 
 class Generated:
