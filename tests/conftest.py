@@ -13,7 +13,9 @@ from typing import Any
 
 import hypothesis
 import pytest
+from django.core.management.commands import flush
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from pytest_django import Settings
 
 from example_project.mongod import Mongod, find_mongod
@@ -23,6 +25,7 @@ from tests.routers import OneDatabase
 from tests.stored import ALIAS, Stored, StoredInFiles, StoredInMemory, in_gridfs, in_s3
 
 IN_CI = bool(os.environ.get("CI"))
+LASTING_TABLES = {"auth_permission", "django_content_type"}
 DATABASES = {"sqlite": "default", "postgresql": "postgres"}
 
 
@@ -79,6 +82,21 @@ def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
     markers = (item.get_closest_marker("django_db") for item in request.session.items)
     if any("postgres" in (marker.kwargs.get("databases") or ()) for marker in markers if marker):
         request.getfixturevalue("postgres")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def flush_leaves_permissions() -> Iterator[None]:
+    """Leave content types and permissions where they are between tests: to make them again takes most of a flush."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flush, "sql_flush", _sql_flush)
+        patch.setattr(flush, "emit_post_migrate_signal", lambda *args, **options: None)
+        yield
+
+
+def _sql_flush(style: Any, connection: BaseDatabaseWrapper, **options: Any) -> list[str]:
+    tables = set(connection.introspection.django_table_names()) - LASTING_TABLES
+    statements: list[str] = connection.ops.sql_flush(style, sorted(tables), **options)
+    return statements
 
 
 def _on(kind: str) -> Any:
