@@ -12,7 +12,7 @@ from operator import attrgetter
 from django.core.files.storage import InvalidStorageError
 from django.db import router
 from django.db.models import Count, Sum
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 
 from django_blobstore.catalog import StoredFile
 from django_blobstore.failpoints import reach
@@ -53,8 +53,9 @@ def sweep(*, dry_run: bool = False, on_progress: Callable[[SweepReport], object]
     report = SweepReport(abandoned_uploads=pending.abandoned().give_up())
     reach("sweep.given_up")
     report.total_files = pending.due().count()
-    while batch := list(pending.due().order_by("due_at")[:BATCH]):
-        _sweep_batch(batch, report)
+    # As many batches as there were at first: what was refused may become due again before the end.
+    for _ in range(0, report.total_files, BATCH):
+        _sweep_batch(list(pending.due().order_by("due_at")[:BATCH]), report)
         if on_progress:
             on_progress(report)
     report.forgotten_requests = requests.forgettable().delete()[0]
@@ -74,7 +75,7 @@ def expunge(files: Sequence[StoredFile]) -> list[StoredFile]:
 
 
 def _foresee(files: PendingFileQuerySet, abandoned: int, requests: int) -> SweepReport:
-    totals = files.aggregate(files=Count("*"), bytes=Sum("length"))
+    totals = files.aggregate(files=Count("*"), bytes=Sum(Coalesce("length", "offset")))
     return SweepReport(totals["files"], abandoned, totals["files"], totals["bytes"] or 0, 0, requests)
 
 
@@ -95,6 +96,9 @@ def _remove(alias: str, files: list[StoredFile]) -> list[StoredFile]:
         ResourceStorage(alias).remove_many([file.path for file in files])
     except InvalidStorageError:
         logger.exception("Storage alias %r is not in STORAGES; its %d files wait for it.", alias, len(files))
+        return files
+    except (ConnectionError, TimeoutError):
+        logger.exception("Storage %r does not answer; %d of its files wait for a later sweep.", alias, len(files))
         return files
     except Exception:
         # A storage may raise anything. One file at a time tells which of them is the trouble.
