@@ -12,7 +12,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError, close_old_connections
 
-from django_blobstore.management.wording import counted, seconds, sized
+from django_blobstore.management.wording import Bar, counted, seconds, sized
 from django_blobstore.upkeep import SweepReport, sweep
 
 
@@ -26,8 +26,15 @@ class Command(BaseCommand):
         )
 
     def handle(self, *, dry_run: bool, every: float | None, verbosity: int, **options: Any) -> None:
+        bar = Bar(self.stderr, wanted=verbosity > 0)
+
+        def show_progress(report: SweepReport) -> None:
+            done = report.deleted_files + report.failed_files
+            bar.show("files", done, max(done, report.total_files))
+
         def round_of_sweep() -> SweepReport:
-            report = sweep(dry_run=dry_run, on_progress=self._show_progress if verbosity else None)
+            report = sweep(dry_run=dry_run, on_progress=show_progress)
+            bar.clear()
             if verbosity > 1 or (verbosity and (every is None or report != SweepReport())):
                 self.stdout.write(_summary(report, dry_run))
             return report
@@ -53,11 +60,6 @@ class Command(BaseCommand):
             with suppress(Empty):
                 asked_to_stop.get(timeout=every)
                 return report
-
-    def _show_progress(self, report: SweepReport) -> None:
-        if self.stdout.isatty():
-            done = report.deleted_files + report.failed_files
-            self.stdout.write(f"{done:,} of {counted(max(done, report.total_files), 'file')}", ending="\r")
 
 
 def _summary(report: SweepReport, dry_run: bool) -> str:
