@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils.formats import date_format, number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.timezone import template_localtime
+from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -35,7 +35,7 @@ def short_hash(sha384: str) -> SafeString:
 
 def day(moment: datetime) -> SafeString:
     """Show a date, with the time in the tooltip."""
-    local = template_localtime(moment)
+    local = localtime(moment) if is_aware(moment) else moment
     exact = date_format(local, "DATETIME_FORMAT")
     return format_html('<time datetime="{}" title="{}">{}</time>', local.isoformat(), exact, date_format(local))
 
