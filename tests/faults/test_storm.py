@@ -1,0 +1,58 @@
+"""Eight processes at work on the same objects are killed five hundred times in all, and nothing is lost.
+
+`python -m tests.faults.storm --kills 10000` does the same for longer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from pytest_django import Settings
+
+from tests.faults.storm.journal import Journal, read
+from tests.faults.storm.supervisor import SETTINGS, Storm
+from tests.stored import Stored
+
+# Times four: two databases and two kinds of storage.
+KILLS = 130
+
+
+def test_a_storm_of_kills_loses_nothing(database: str, stored: Stored, tmp_path: Path, settings: Settings) -> None:
+    settings.BLOBSTORE = SETTINGS
+    seed = random.SystemRandom().randrange(10**6)
+    figures = Storm(stored, tmp_path, kills=KILLS, seed=seed).run()
+    print(f"\n{database}, {stored.kind}, seed {seed}: {figures}")
+    alias = {"default": "sqlite", "postgres": "postgresql"}[database]
+    again = f"python -m tests.faults.storm --kills {KILLS} --database {alias} --storage {stored.kind} --seed {seed}"
+    assert not figures.violations, f"Repeat it with: {again}"
+    assert sum(figures.kills.values()) >= KILLS
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "journal"
+
+
+def test_a_journal_is_sure_of_what_was_acknowledged(file: Path) -> None:
+    journal = Journal(file, {"a": 1, "b": None})
+    journal.begin("a", 2)
+    journal.end("put")
+    story = read(file)
+    assert (story.possible("a"), story.possible("b"), story.done) == ({2}, {None}, Counter(put=1))
+
+
+def test_a_journal_is_in_doubt_about_what_was_only_begun(file: Path) -> None:
+    journal = Journal(file, {"a": 1})
+    journal.begin("a", None)
+    assert read(file).possible("a") == {1, None}
+
+
+def test_a_journal_forgets_what_was_refused(file: Path) -> None:
+    journal = Journal(file, {"a": 1})
+    journal.begin("a", 2)
+    journal.end("put", failed=True)
+    journal.end("sweep")
+    assert (read(file).possible("a"), read(file).done) == ({1}, Counter({"put refused": 1, "sweep": 1}))
