@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,9 +18,9 @@ from rest_framework.response import Response
 from rest_framework.utils.urls import replace_query_param
 from rest_framework.viewsets import GenericViewSet
 
-from django_blobstore.errors import RequestNotFound
+from django_blobstore.errors import RequestNotFound, ResourceNotFound, UploadPending
 from django_blobstore.listing import list_page
-from django_blobstore.managed import ManagedStorage
+from django_blobstore.managed import REREADS, ManagedStorage
 from django_blobstore.models import Bucket, ManagedResource, PutRequest
 from django_blobstore.proof import PutResponse
 from django_blobstore.rest import problems
@@ -161,7 +162,11 @@ class ObjectViewSet(StoreViewSet):
         path = object_path(request._request, path)
         self.place.require("view")
         store = ManagedStorage()
-        return blob_response(request._request, store, store.stat(self.place.namespace, path))
+        for _ in range(REREADS):
+            managed = store.stat(self.place.namespace, path)
+            with suppress(ResourceNotFound):  # it was replaced, and its bytes swept, before they could be read
+                return blob_response(request._request, store, managed)
+        raise UploadPending(path)
 
     def update(self, request: Request, path: str, **kwargs: str) -> Response:
         path = object_path(request._request, path)

@@ -20,11 +20,10 @@ def storage_kind(database: str) -> str:
     return "files" if database == "default" else "gridfs"
 
 
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest) -> str:
-    """A WSGI and an ASGI server."""
-    name: str = request.param
-    return name
+@pytest.fixture
+def server(database: str) -> str:
+    """An ASGI server beside SQLite and a WSGI server beside PostgreSQL, likewise."""
+    return "uvicorn" if database == "default" else "gunicorn"
 
 
 @pytest.fixture
