@@ -20,6 +20,7 @@ from django_blobstore.failpoints import reach
 from django_blobstore.models import PendingFile, PendingFileQuerySet, Resource
 from django_blobstore.namespaces import Namespace
 from django_blobstore.resource_storage import ResourceStorage, fresh_path
+from django_blobstore.storages.hooks import Unanswered
 from django_blobstore.upkeep import expunge
 
 logger = logging.getLogger(__name__)
@@ -138,10 +139,13 @@ class Upload:
     def _abandon(self, file: StoredFile, error: BaseException) -> None:
         """Delete what a failed upload wrote, unless the catalog took it: then its pending row is gone.
 
-        It is gone as well when a sweep found the lease expired, but bytes may have been written after that.
+        It is gone as well when a sweep found the lease expired, but bytes may have been written after that. What a
+        storage did not answer to it may still do: such a file is left to a sweep, for as long as a lease.
         """
+        in_doubt = isinstance(error, Unanswered)
         try:
-            if self._pending(file).give_up() or isinstance(error, LeaseLost):
+            given_up = self._pending(file).give_up(timedelta(seconds=conf.LEASE if in_doubt else 0))
+            if not in_doubt and (given_up or isinstance(error, LeaseLost)):
                 reach("upload.given_up")
                 expunge([file])
         except Error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,12 +41,15 @@ def _collection(event: CommandStartedEvent) -> str:
 
 
 @contextmanager
-def failing(uri: str, *commands: str, mode: Any = "alwaysOn", **data: Any) -> Iterator[None]:
-    """Make the server fail `commands` of our clients, as `data` says for the failpoint "failCommand"."""
+def failing(uri: str, *commands: str, mode: Any = "alwaysOn", **data: Any) -> Iterator[Callable[[], int]]:
+    """Make the server fail `commands` of our clients, as `data` says for the failpoint "failCommand".
+
+    What is yielded ends that and tells how many commands failed.
+    """
     with MongoClient[dict[str, Any]](uri) as client:
         data = {"failCommands": list(commands), "appName": APP_NAME, **data}
-        client.admin.command("configureFailPoint", "failCommand", mode=mode, data=data)
+        before = client.admin.command("configureFailPoint", "failCommand", mode=mode, data=data)["count"]
         try:
-            yield
+            yield lambda: client.admin.command("configureFailPoint", "failCommand", mode="off")["count"] - before
         finally:
             client.admin.command("configureFailPoint", "failCommand", mode="off")

@@ -18,6 +18,8 @@ from pymongo.errors import (
     WaitQueueTimeoutError,
 )
 
+from django_blobstore.storages.stored_file import StorageTimeout, StorageUnreachable
+
 # Codes of mongo/base/error_codes.yml.
 OUT_OF_DISK_SPACE = 14031
 # MaxTimeMSExpired, WriteConcernFailed (for a wtimeout), NetworkTimeout, NetworkInterfaceExceededTimeLimit,
@@ -29,13 +31,9 @@ _TOO_SLOW = {50, 64, 89, 202, 262}
 _UNREACHABLE = {6, 7, 91, 100, 133, 134, 189, 9001, 10058, 10107, 11600, 11602, 13435, 13436}
 
 
-class StorageUnreachable(ConnectionError):
-    """MongoDB does not answer, or has no primary at the moment: try again."""
-
-
 @contextmanager
 def told_as_os_errors() -> Iterator[None]:
-    """Raise StorageUnreachable, TimeoutError or an OSError with ENOSPC for what MongoDB's errors mean."""
+    """Raise StorageUnreachable, StorageTimeout or an OSError with ENOSPC for what MongoDB's errors mean."""
     try:
         yield
     except PyMongoError as error:
@@ -52,7 +50,7 @@ def is_interruption(error: PyMongoError) -> bool:
 
 def can_resume(error: PyMongoError) -> bool:
     """Tell whether a read that ended in `error` may go on with another query."""
-    return isinstance(error, CursorNotFound) or isinstance(_told(error), (StorageUnreachable, TimeoutError))
+    return isinstance(error, CursorNotFound) or isinstance(_told(error), (StorageUnreachable, StorageTimeout))
 
 
 def _told(error: PyMongoError) -> OSError | None:
@@ -60,7 +58,7 @@ def _told(error: PyMongoError) -> OSError | None:
     if OUT_OF_DISK_SPACE in codes or "No space left on device" in str(error):
         return OSError(errno.ENOSPC, "MongoDB has no room left; free some or add some")
     if isinstance(error, (NetworkTimeout, WaitQueueTimeoutError)) or codes & _TOO_SLOW:
-        return TimeoutError(f"MongoDB did not answer in time: {_message(error)}")
+        return StorageTimeout(f"MongoDB did not answer in time: {_message(error)}")
     if isinstance(error, ConnectionFailure) or codes & _UNREACHABLE:
         return StorageUnreachable(f"MongoDB cannot be reached or has no primary: {_message(error)}")
     return None

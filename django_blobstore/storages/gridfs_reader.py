@@ -14,7 +14,8 @@ from pymongo.errors import InvalidOperation, PyMongoError
 from pymongo.synchronous.cursor import Cursor
 
 from django_blobstore.storages.gridfs_bucket import Bucket, CorruptFile, Document, GridFSFile, retried
-from django_blobstore.storages.gridfs_errors import StorageUnreachable, can_resume, told_as_os_errors
+from django_blobstore.storages.gridfs_errors import can_resume, told_as_os_errors
+from django_blobstore.storages.stored_file import StorageUnreachable
 
 WINDOW_BYTES = 2**20
 WINDOW_CHUNKS = 1024

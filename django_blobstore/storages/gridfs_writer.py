@@ -16,7 +16,8 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from django_blobstore.failpoints import reach
 from django_blobstore.storages.gridfs_bucket import Bucket, Document, GridFSFile, named_id, retried
-from django_blobstore.storages.gridfs_errors import StorageUnreachable, told_as_os_errors
+from django_blobstore.storages.gridfs_errors import told_as_os_errors
+from django_blobstore.storages.stored_file import StorageTimeout, StorageUnreachable
 
 BATCH_BYTES = 4 * 2**20
 BATCH_CHUNKS = 1024
@@ -118,11 +119,12 @@ class Upload:
     def abort(self, error: BaseException | None = None) -> None:
         """Delete what was stored of this file; if even that fails, say so in a note on `error`.
 
-        The caller who keeps a record of the name deletes it anyway, so nobody waits twice for an absent server.
+        Without an answer from the server it is left to the caller who keeps a record of the name: chunks that are
+        still on their way would come after the delete.
         """
         wait(self._in_flight)
         self._close()
-        if self._occupied or (self._named and isinstance(error, StorageUnreachable)):
+        if self._occupied or (self._named and isinstance(error, (StorageUnreachable, StorageTimeout))):
             return
         try:
             self._delete()

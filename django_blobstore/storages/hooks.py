@@ -11,9 +11,12 @@ from django.core.files import File
 from django.core.files.storage import Storage
 
 from django_blobstore.failpoints import reach
-from django_blobstore.storages.stored_file import DamagedFile
+from django_blobstore.storages.stored_file import DamagedFile, StorageTimeout, StorageUnreachable
 
-__all__ = ["DamagedFile", "delete_many", "open_for_reading", "read_range", "read_ranges", "save"]
+__all__ = ["DamagedFile", "Unanswered", "delete_many", "open_for_reading", "read_range", "read_ranges", "save"]
+
+# After these it is not known what the storage did, or will still do.
+Unanswered = (StorageUnreachable, StorageTimeout)
 
 
 def open_for_reading(storage: Storage, name: str, length: int | None = None) -> File[bytes]:

@@ -13,6 +13,14 @@ class DamagedFile(OSError):
     """A stored file is there, but not whole: raised by storages that notice."""
 
 
+class StorageUnreachable(ConnectionError):
+    """A storage does not answer, or cannot be written at the moment; try again. What it was sent may still be done."""
+
+
+class StorageTimeout(TimeoutError):
+    """A storage did not answer in time. What it was asked to do may still be done."""
+
+
 class StoredFile(File):  # type: ignore[type-arg]
     """A file opened with "rb", over a reader with `size`; `open` goes back to its start, and reopens it if closed."""
 
