@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from django.core.files.base import File
 
@@ -14,6 +15,12 @@ from django_blobstore.resource_storage import BLOCK_SIZE, BytesFile
 from django_blobstore.storages.hooks import DamagedFile
 
 
+class OnDamage(Protocol):
+    """Notes that the bytes are wrong, or `missing`, and returns the error to raise."""
+
+    def __call__(self, reason: str, *, missing: bool = False) -> BlobstoreError: ...
+
+
 class BlobFile(BytesFile):
     """An object's bytes: readable, seekable, a context manager.
 
@@ -21,9 +28,7 @@ class BlobFile(BytesFile):
     against the SHA-384: if it differs, the last block is not handed out and `ContentDamaged` is raised.
     """
 
-    def __init__(
-        self, managed: ManagedResource, file: File[bytes], *, on_damage: Callable[[str], BlobstoreError]
-    ) -> None:
+    def __init__(self, managed: ManagedResource, file: File[bytes], *, on_damage: OnDamage) -> None:
         super().__init__(file, managed.path)
         self._file = file
         self.managed = managed
@@ -128,7 +133,7 @@ class BlobFile(BytesFile):
             try:
                 part = self._file.read(missing)
             except FileNotFoundError as error:
-                raise self._on_damage("its file is missing") from error
+                raise self._on_damage("its file is missing", missing=True) from error
             except DamagedFile as error:
                 raise self._on_damage("its file is not whole") from error
             if not part:
