@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.files.base import ContentFile
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from django_blobstore.blob_file import BlobFile
@@ -99,6 +99,8 @@ def outcome(file: Any, name: str, *arguments: int) -> Any:
         return ValueError
 
 
+@example("a\nb", 9, [("readline",), ("seek", 0), ("read",)])
+@example("a\nbc", 9, [("readline",), ("seek", 3), ("read",), ("seek", -2, io.SEEK_CUR), ("readlines",)])
 @given(st.text("ab\n\r", max_size=50), st.integers(1, 9), st.lists(operations, max_size=20))
 def test_it_does_what_bytes_io_does(text: str, at_most: int, steps: list[tuple[Any, ...]]) -> None:
     class Short(io.BytesIO):
