@@ -357,3 +357,16 @@ def test_beside_live_traffic_a_fixing_audit_harms_nothing(
     assert [found(report) for report in audits if found(report)] == []
     assert all(not report.unread for report in audits)
     assert_settled(stored)
+
+
+@pytest.mark.parametrize("storage_kind", ["s3", "memory"])
+def test_other_storages_are_audited_by_what_django_asks_of_each(
+    store: ManagedStorage, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AUDIT._Audit, "_is_old", lambda _, modified_at: modified_at is not None)
+    orphan(stored)
+    stored.storage.delete(resource_at("two").path)
+    report = audit(fix=True)
+    assert found(report) == {Kind.FILE_MISSING: (1, 3, 0), Kind.FILE_WITHOUT_ROW: (1, 6, 1)}
+    assert (report.files, report.unread) == (2, {})
+    assert len(stored.names()) == 1

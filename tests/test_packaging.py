@@ -25,7 +25,7 @@ PUBLIC = {
     "django_blobstore.proof": ["PutResponse", "RequestResponse", "answer"],
     "django_blobstore.resource_storage": ["ResourceStorage"],
     "django_blobstore.storages": ["GridFSStorage"],
-    "django_blobstore.upkeep": ["sweep"],
+    "django_blobstore.upkeep": ["sweep", "audit", "scrub"],
 }
 
 
