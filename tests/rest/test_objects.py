@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import httpx
+import psutil
 import pytest
 from pytest_django import Settings
 
@@ -21,7 +22,7 @@ from tests.rest import api
 from tests.rest.raw_http import head, send
 from tests.servers import Site
 from tests.stored import Stored
-from tests.streams import MIB, content_of, sha384
+from tests.streams import MIB, Stream, content_of, sha384
 
 CHUNK = 255 * 1024
 LENGTHS = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, MIB - 1, MIB, MIB + 1, 3 * MIB + 7]
@@ -282,23 +283,13 @@ def test_content_that_turns_out_wrong_on_the_way_breaks_the_connection(
     assert http.get(f"{objects}x", headers={"Range": "bytes=0-9"}).content == content[:10]
 
 
-def test_a_path_whose_first_upload_is_under_way_says_try_again(site: Site, http: httpx.Client, objects: str) -> None:
+def test_a_path_whose_first_upload_is_under_way_says_try_again(
+    http: httpx.Client, objects: str, bucket: Bucket, stored: Stored
+) -> None:
     content = content_of(3 * MIB)
-    sending = ManagedStorage()
     seen: list[httpx.Response] = []
-
-    class Pausing:
-        position = 0
-
-        def read(self, size: int) -> bytes:
-            if self.position == 2 * MIB:
-                seen.append(http.get(f"{objects}x"))
-            block = content[self.position : self.position + min(size, MIB)]
-            self.position += len(block)
-            return block
-
-    bucket = Bucket.objects.get()
-    sending.put(Namespace(bucket=bucket.pk), "x", Pausing(), len(content))
+    stream = Stream(content, {2 * MIB: lambda: seen.append(http.get(f"{objects}x"))})
+    ManagedStorage().put(Namespace(bucket=bucket.pk), "x", stream, len(content))
     [answer] = seen
     assert (answer.status_code, answer.json()["code"]) == (503, "upload-pending")
     assert int(answer.headers["retry-after"]) == answer.json()["retry_after"] > 0
@@ -340,9 +331,7 @@ def test_a_client_that_hangs_up_leaves_no_file_open(
 
 
 def open_files(site: Site, name: str) -> list[str]:
-    """Return which file descriptors of the site's processes are of the stored file `name`."""
-    import psutil
-
+    """Return which open files of the site's processes are the stored file `name`."""
     processes = [psutil.Process(site.process.pid), *psutil.Process(site.process.pid).children(recursive=True)]
     return [file.path for process in processes for file in process.open_files() if file.path.endswith(name)]
 
