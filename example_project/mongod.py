@@ -55,10 +55,8 @@ class Mongod:
         self._options = options
 
     def __enter__(self) -> Mongod:
-        self.dbpath.mkdir(parents=True, exist_ok=True)
         try:
-            self.process = processes.start(self._command(), log=self.log)
-            self._wait_until_listening()
+            self.start()
             self._become_primary()
         except (OSError, PyMongoError) as error:
             self.stop()
@@ -72,6 +70,12 @@ class Mongod:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+    def start(self) -> None:
+        """Start mongod, which then waits for a replica set to be made or goes on in the one it was in."""
+        self.dbpath.mkdir(parents=True, exist_ok=True)
+        self.process = processes.start(self._command(), log=self.log)
+        self._wait_until_listening()
 
     def stop(self) -> None:
         """End mongod, and remove its data if that was temporary."""

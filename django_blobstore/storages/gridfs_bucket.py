@@ -31,9 +31,13 @@ T = TypeVar("T")
 Document = dict[str, Any]
 
 DEFAULT_DATABASE = "blobstore"
+# A primary whose machine hangs is given up after the sum of connectTimeoutMS and heartbeatFrequencyMS; an election
+# may take 12 s by MongoDB's own defaults.
 DEFAULT_CLIENT_OPTIONS: Mapping[str, Any] = {
     "appname": "django-blobstore",
-    "serverSelectionTimeoutMS": 10_000,
+    "connectTimeoutMS": 5_000,
+    "heartbeatFrequencyMS": 5_000,
+    "serverSelectionTimeoutMS": 15_000,
     "wtimeoutMS": 30_000,
 }
 WRITER_THREADS = 16

@@ -89,6 +89,7 @@ def uri(stored: Stored, settings: Settings) -> str:
     return stored.uri
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "fault"), MATRIX, ids=str)
 def test_what_is_acknowledged_is_stored_and_what_fails_leaves_nothing(
     stored: Stored, uri: str, command: str, fault: Fault
