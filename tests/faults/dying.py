@@ -81,8 +81,9 @@ class Doomed:
         raise AssertionError("A child process neither stopped nor ended.")
 
     def resume(self) -> None:
-        assert self.process.pid
-        os.kill(self.process.pid, signal.SIGCONT)
+        """Let it go on, if it has not ended."""
+        if self.process.is_alive() and self.process.pid:
+            os.kill(self.process.pid, signal.SIGCONT)
 
 
 def start(work: Callable[[], object]) -> BaseProcess:

@@ -16,7 +16,9 @@ from django_blobstore import proof
 from django_blobstore.errors import HashMismatch, ResourceNotFound
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, PutRequest, Resource
-from django_blobstore.upkeep import sweep
+from django_blobstore.resource_storage import ResourceStorage, fresh_path
+from django_blobstore.upkeep import audit, scrub, sweep
+from tests import damage
 from tests.faults.dying import Doomed
 from tests.invariants import end_leases_and_graces
 from tests.streams import Stream, content_of, sha384
@@ -36,7 +38,8 @@ State = dict[str, bytes]
 class Operation:
     """`run` turns a store that holds `before` into one that holds `after`, with nothing in between.
 
-    `prepare` does what else must be there first. `run` may be repeated.
+    `prepare` does what else must be there first; with it the store need not be `sound` before `run` has ended. `run`
+    may be repeated.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Operation:
     after: State
     run: Callable[[ManagedStorage], object]
     prepare: Callable[[Any], object] = lambda _faults: None
+    sound: bool = True
 
 
 def state() -> State:
@@ -107,8 +111,31 @@ def remove_bucket(store: ManagedStorage) -> None:
         store.remove_bucket(bucket)
 
 
-def damage(_faults: Any) -> None:
+def scrub_and_heal(store: ManagedStorage) -> None:
+    scrub()
+    store.put(HOME, "b", Stream(LARGE))
+
+
+def mark(_faults: Any) -> None:
+    """Let sound bytes seem damaged."""
     Resource.objects.update(damaged_at=Now())
+
+
+def flip_a_bit(faults: Any) -> None:
+    damage.flip(faults.stored, Resource.objects.get(sha384=sha384(LARGE)).path, 5)
+
+
+def let_drift(faults: Any) -> None:
+    """Leave all that an audit mends: wrong counts, a content without object, and bytes that no row names."""
+    damage.set_count(Resource.objects.get(), 7)
+    damage.delete_row(ManagedStorage().put(HOME, "c", OTHER))
+    strangers = [fresh_path(), fresh_path()]
+    for path in strangers:
+        ResourceStorage().put(path, LARGE)
+    if faults.stored.kind == "gridfs":
+        damage.drop_files_document(faults.stored, strangers[0])
+    damage.make_old(faults.stored)
+    Resource.objects.update(created_at=damage.LONG_AGO)
 
 
 def leave_leftovers(faults: Any) -> None:
@@ -144,7 +171,7 @@ OPERATIONS = [
     ),
     Operation("put the same small content again", _A, _A, put("a", SMALL)),
     Operation("put the same large content again", {"a": LARGE}, {"a": LARGE}, put("a", LARGE)),
-    Operation("put in place of damaged bytes", _A, _A | {"b": SMALL}, put("b", SMALL), prepare=damage),
+    Operation("put in place of damaged bytes", _A, _A | {"b": SMALL}, put("b", SMALL), prepare=mark),
     Operation("put with a wrong hash", _A, _A, refused_put("b", LARGE)),
     Operation("put from a stream that breaks", _A, _A, broken_put("b", LARGE)),
     Operation("remove the last reference", {"a": LARGE, "b": SMALL}, {"b": SMALL}, remove("a")),
@@ -154,4 +181,15 @@ OPERATIONS = [
     Operation("prove access", _A, _A | {"b": SMALL}, prove("b", SMALL)),
     Operation("prove access in place of another content", _A | {"b": OTHER}, _A | {"b": SMALL}, prove("b", SMALL)),
     Operation("sweep", _A, _A, lambda _store: sweep(), prepare=leave_leftovers),
+    Operation(
+        "scrub",
+        _A | {"b": LARGE},
+        _A | {"b": LARGE},
+        scrub_and_heal,
+        prepare=flip_a_bit,
+        sound=False,
+    ),
+    Operation("audit", _A, _A, lambda _store: audit(fix=True), prepare=let_drift, sound=False),
 ]
+
+PUTS = [operation for operation in OPERATIONS if operation.name in ("put a small content", "put a large content")]
