@@ -46,8 +46,11 @@ class Mongod:
     """
 
     def __init__(self, dbpath: Path | None = None, *options: str) -> None:
-        self._temporary = None if dbpath else tempfile.TemporaryDirectory(prefix="mongod-", dir=temporary_directory())
-        self.dbpath = dbpath or Path(self._temporary.name)
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if dbpath is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="mongod-", dir=temporary_directory())
+            dbpath = Path(self._temporary.name)
+        self.dbpath = dbpath
         self.log = self.dbpath / "mongod.log"
         self.port = _free_port()
         self.uri = f"mongodb://127.0.0.1:{self.port}/?replicaSet={REPLICA_SET}"

@@ -202,6 +202,7 @@ def test_a_gridfs_in_use_has_no_problems(stored: Stored) -> None:
     assert found(deploy=True) == {}
 
 
+@pytest.mark.django_db  # Django 6.1 asks the database about JSON while it checks the models
 def test_the_plain_check_command_runs_the_checks(settings: Settings) -> None:
     settings.BLOBSTORE = {"STORGE": "default"}
     with pytest.raises(CommandError, match=r"blobstore\.E002"):
