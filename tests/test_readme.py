@@ -84,3 +84,9 @@ def test_every_setting_is_in_the_table() -> None:
 
 def test_every_command_is_there() -> None:
     assert set(re.findall(r"manage\.py (\w+)", README)) - {"demo"} <= set(get_commands())
+
+
+def test_every_link_into_the_repository_leads_somewhere() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
