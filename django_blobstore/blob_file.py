@@ -117,7 +117,12 @@ class BlobFile(BytesFile):
 
     def _fetch(self, size: int) -> bytes:
         """Return the next `size` bytes of the file, hashed if all before them were; the last ones only if sound."""
-        block = self._read_filled(size)
+        try:
+            block = self._read_filled(size)
+        except OSError:
+            # Whoever tries again must not miss what came before the failure.
+            self._file.seek(self._fetched)
+            raise
         if self._fetched == self._hashed:
             self._hash.update(block)
             self._hashed += len(block)

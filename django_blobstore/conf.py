@@ -69,7 +69,7 @@ class Settings:
     DEDUP_SCOPE = Setting[str](
         "global",
         "Who shares equal content: everybody ('global'), the buckets of one owner ('owner'), one bucket ('bucket'), or "
-        "what a dotted callable says: it takes a Namespace and returns the scope, a string of at most 100 characters.",
+        "what a dotted callable says: it takes a Namespace and returns the scope, a string of at most 200 characters.",
         accepts=lambda value: isinstance(value, str) and (value in ("global", "owner", "bucket") or "." in value),
         expects="'global', 'owner', 'bucket' or the dotted path of a callable",
     )

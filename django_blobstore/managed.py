@@ -22,9 +22,9 @@ from django_blobstore.blob_file import BlobFile
 from django_blobstore.catalog import Change, Content, ResourceCatalog, StoredFile
 from django_blobstore.conf import conf
 from django_blobstore.digests import Stream, as_readable, clean_hash
-from django_blobstore.errors import BlobstoreError, ContentDamaged, ResourceNotFound, UploadPending
+from django_blobstore.errors import BlobstoreError, ContentDamaged, InvalidNamespace, ResourceNotFound, UploadPending
 from django_blobstore.models import Bucket, ManagedResource, PendingFile
-from django_blobstore.namespaces import Namespace, clean_path
+from django_blobstore.namespaces import MAX_SCOPE_LENGTH, Namespace, clean_path
 from django_blobstore.proof import PutResponse, RequestResponse
 from django_blobstore.resource_storage import ResourceStorage
 from django_blobstore.upkeep import expunge
@@ -226,7 +226,10 @@ class ManagedStorage:
         if rule == "global":
             return ""
         if rule not in ("owner", "bucket"):
-            return str(import_string(rule)(namespace))
+            scope = str(import_string(rule)(namespace))
+            if len(scope) > MAX_SCOPE_LENGTH:
+                raise InvalidNamespace(scope, f"a scope has at most {MAX_SCOPE_LENGTH} characters")
+            return scope
         owner = None
         if rule == "owner" and namespace.bucket_id:
             owner = Bucket.objects.filter(pk=namespace.bucket_id).values_list("owner_id", flat=True).first()

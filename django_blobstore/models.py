@@ -20,7 +20,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from django_blobstore.errors import CountBypassed
-from django_blobstore.namespaces import MAX_PATH_BYTES, MAX_USER_LENGTH, Namespace
+from django_blobstore.namespaces import MAX_PATH_BYTES, MAX_SCOPE_LENGTH, MAX_USER_LENGTH, Namespace
 
 
 class ByteOrderedField(models.CharField):  # type: ignore[type-arg]  # Django's own class takes no arguments
@@ -113,7 +113,7 @@ class Resource(models.Model):
     that they are wrong or, if `missing`, not there.
     """
 
-    scope = models.CharField(_("scope"), max_length=100, blank=True, default="")
+    scope = models.CharField(_("scope"), max_length=MAX_SCOPE_LENGTH, blank=True, default="")
     sha384 = models.CharField("SHA-384", max_length=96)
     sha256 = models.CharField("SHA-256", max_length=64, blank=True, default="")
     length = models.PositiveBigIntegerField(_("length in bytes"))
@@ -317,7 +317,7 @@ class PutRequest(InNamespace):
         related_name="+",
     )
     path = models.CharField(_("path"), max_length=MAX_PATH_BYTES)
-    scope = models.CharField(_("scope"), max_length=100, blank=True, default="")
+    scope = models.CharField(_("scope"), max_length=MAX_SCOPE_LENGTH, blank=True, default="")
     sha384 = models.CharField("SHA-384", max_length=96)
     length = models.PositiveBigIntegerField(_("length in bytes"))
     content_type = models.CharField(_("content type"), max_length=255, blank=True, default="")
@@ -400,7 +400,7 @@ class PendingFile(InNamespace):
         related_name="+",
     )
     managed_path = models.CharField(_("path"), max_length=MAX_PATH_BYTES, blank=True, default="")
-    scope = models.CharField(_("scope"), max_length=100, blank=True, default="")
+    scope = models.CharField(_("scope"), max_length=MAX_SCOPE_LENGTH, blank=True, default="")
     declared_sha384 = models.CharField(_("declared SHA-384"), max_length=96, blank=True, default="")
     length = models.PositiveBigIntegerField(_("length in bytes"), null=True, blank=True)
     offset = models.PositiveBigIntegerField(_("bytes arrived"), default=0)

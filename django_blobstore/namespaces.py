@@ -11,6 +11,7 @@ from django_blobstore.errors import InvalidNamespace, InvalidPath
 
 MAX_PATH_BYTES = 1024
 MAX_USER_LENGTH = 150
+MAX_SCOPE_LENGTH = 200
 
 # Derives the UUID of a bucket that is spoken of by name. Never change it: it decides where content is found.
 BUCKET_NAMES = UUID("f3a1bb1e-6f3c-5d0e-9a43-7a0d9a0c5b10")

@@ -262,3 +262,24 @@ def test_it_cannot_be_written() -> None:
     for write in ("write", "writelines", "truncate"):
         with pytest.raises((io.UnsupportedOperation, AttributeError)):
             getattr(a_file(b"content"), write)(b"x")
+
+
+class Faltering(io.BytesIO):
+    """Gives half of what it is asked for, then fails once."""
+
+    failures = 1
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() and self.failures:
+            self.failures -= 1
+            raise ConnectionError("gone for a moment")
+        return super().read(-(-size // 2) if size and size > 0 else size)
+
+
+def test_whoever_reads_on_after_a_broken_connection_misses_nothing() -> None:
+    content = content_of(1000)
+    file = a_file(content, Faltering(content))
+    with pytest.raises(ConnectionError):
+        file.read(1000)
+    assert file.tell() == 0
+    assert file.read() == content

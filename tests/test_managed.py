@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -460,3 +461,30 @@ def test_an_answer_counts_once_even_if_the_object_is_removed_between(store: Mana
         store.proof_of_access_response(proof)
     assert paths() == {"a"}
     assert_settled(stored)
+
+
+def too_long(namespace: Namespace) -> str:
+    return "x" * 201
+
+
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_a_scope_that_no_column_holds_is_refused_before_anything_is_read(
+    store: ManagedStorage, stored: Stored, settings: Settings
+) -> None:
+    settings.BLOBSTORE = {"DEDUP_SCOPE": f"{__name__}.too_long"}
+    stream = io.BytesIO(b"content")
+    with pytest.raises(InvalidNamespace):
+        store.put(BUCKET, "a", stream)
+    assert stream.tell() == 0
+    assert_empty(stored)
+
+
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_a_user_of_the_longest_name_shares_content_with_itself(
+    store: ManagedStorage, stored: Stored, settings: Settings
+) -> None:
+    settings.BLOBSTORE = {"DEDUP_SCOPE": "owner"}
+    here = Namespace(user="u" * 150)
+    for path in ("a", "b"):
+        store.put(here, path, b"content")
+    assert Resource.objects.get().reference_count == 2

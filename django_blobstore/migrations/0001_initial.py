@@ -49,7 +49,7 @@ class Migration(migrations.Migration):
             name="Resource",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("scope", models.CharField(blank=True, default="", max_length=100, verbose_name="scope")),
+                ("scope", models.CharField(blank=True, default="", max_length=200, verbose_name="scope")),
                 ("sha384", models.CharField(max_length=96, verbose_name="SHA-384")),
                 ("sha256", models.CharField(blank=True, default="", max_length=64, verbose_name="SHA-256")),
                 ("length", models.PositiveBigIntegerField(verbose_name="length in bytes")),
@@ -98,7 +98,7 @@ class Migration(migrations.Migration):
                 ),
                 ("storage", models.CharField(max_length=100, verbose_name="storage alias")),
                 ("managed_path", models.CharField(blank=True, default="", max_length=1024, verbose_name="path")),
-                ("scope", models.CharField(blank=True, default="", max_length=100, verbose_name="scope")),
+                ("scope", models.CharField(blank=True, default="", max_length=200, verbose_name="scope")),
                 (
                     "declared_sha384",
                     models.CharField(blank=True, default="", max_length=96, verbose_name="declared SHA-384"),
@@ -164,7 +164,7 @@ class Migration(migrations.Migration):
                 ),
                 ("requester", models.CharField(blank=True, default="", max_length=150, verbose_name="requester")),
                 ("path", models.CharField(max_length=1024, verbose_name="path")),
-                ("scope", models.CharField(blank=True, default="", max_length=100, verbose_name="scope")),
+                ("scope", models.CharField(blank=True, default="", max_length=200, verbose_name="scope")),
                 ("sha384", models.CharField(max_length=96, verbose_name="SHA-384")),
                 ("length", models.PositiveBigIntegerField(verbose_name="length in bytes")),
                 ("content_type", models.CharField(blank=True, default="", max_length=255, verbose_name="content type")),
