@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import psutil
 import pytest
 from django.core.management.commands import flush
 from django.db import connections
@@ -32,7 +33,12 @@ DATABASES = {"sqlite": "default", "postgresql": "postgres"}
 def pytest_configure() -> None:
     hypothesis.settings.register_profile("no test depends on time", deadline=None)
     hypothesis.settings.load_profile("no test depends on time")
-    test_settings.TEST_DIRECTORY.mkdir(exist_ok=True)
+    mine = test_settings.TEST_DIRECTORY
+    mine.mkdir(exist_ok=True)
+    # A killed run could not remove what it kept in memory.
+    for other in mine.parent.glob("blobstore-tests-*"):
+        if not psutil.pid_exists(int(other.name.rpartition("-")[2])):
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def pytest_unconfigure() -> None:
@@ -55,7 +61,7 @@ def mongo_uri() -> Iterator[str]:
         yield os.environ["MONGODB_URI"]
         return
     need(find_mongod(), "mongod")
-    with Mongod(None, "--setParameter", "enableTestCommands=1") as mongod:
+    with Mongod(test_settings.TEST_DIRECTORY / "mongod", "--setParameter", "enableTestCommands=1") as mongod:
         yield mongod.uri
 
 
