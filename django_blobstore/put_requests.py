@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
 
 from django.core.files.base import File
+from django.db import router
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
@@ -25,7 +26,15 @@ from django_blobstore.errors import (
     UploadPending,
 )
 from django_blobstore.failpoints import reach
-from django_blobstore.models import ManagedResource, PendingFile, PutRequest, PutRequestQuerySet, Resource, start_of_day
+from django_blobstore.models import (
+    ManagedResource,
+    PendingFile,
+    PutRequest,
+    PutRequestQuerySet,
+    Resource,
+    ResourceQuerySet,
+    start_of_day,
+)
 from django_blobstore.namespaces import Namespace
 from django_blobstore.proof import PutResponse, RequestResponse
 from django_blobstore.resource_storage import BLOCK_SIZE, ResourceStorage
@@ -49,12 +58,12 @@ def issue(
     The ranges depend on nothing the requester can vary: asking again draws the same ones until an answer was wrong.
     """
     resource = _claimable(scope, sha384, readable)
-    failures = PutRequest.objects.failed_today(requester, scope, sha384).count()
+    failures = known_requests().failed_today(requester, scope, sha384).count()
     if failures >= FAILURES_A_DAY:
         raise TooManyFailures(sha384, _seconds_until_tomorrow())
     algorithm = proof.SEED if conf.PROOF_PROTOCOL == "seed" else proof.HMAC
     seed = proof.sticky_seed(_secret(), requester, scope, sha384, start_of_day().isoformat(), failures)
-    request = PutRequest.objects.create(
+    request = known_requests().create(
         id=proof.new_request_id(),
         requester=requester,
         bucket_id=namespace.bucket_id,
@@ -78,7 +87,7 @@ def answer(catalog: ResourceCatalog, put_response: PutResponse, requester: str) 
     """Use up the request that `put_response` answers and, if the answer is right, make the reference."""
     if not proof.is_request_id(put_response.request_id):
         raise RequestNotFound(put_response.request_id)
-    requests = PutRequest.objects.filter(pk=put_response.request_id, requester=requester)
+    requests = known_requests().filter(pk=put_response.request_id, requester=requester)
     if not requests.answerable().update(state=PutRequest.State.CLAIMED):
         raise (RequestExpired if requests.exists() else RequestNotFound)(put_response.request_id)
     reach("proof.claimed")
@@ -87,6 +96,11 @@ def answer(catalog: ResourceCatalog, put_response: PutResponse, requester: str) 
         _check(catalog, request, put_response.sha384)
         reach("proof.checked")
         return _refer(catalog, request)
+
+
+def known_requests() -> PutRequestQuerySet:
+    """Return all put requests, from the database they are written to: a replica may not know the newest yet."""
+    return PutRequest.objects.using(router.db_for_write(PutRequest))
 
 
 @contextmanager
@@ -110,12 +124,12 @@ def _outcome_recorded(requests: PutRequestQuerySet) -> Iterator[None]:
 def _claimable(scope: str, sha384: str, readable: QuerySet[ManagedResource] | None) -> Resource:
     if conf.PROOF_SCOPE == "off":
         raise ResourceNotFound(sha384, "BLOBSTORE['PROOF_SCOPE'] is 'off'; upload the content")
-    resource = Resource.objects.filter(scope=scope, sha384=sha384).first()
+    resource = _resources().filter(scope=scope, sha384=sha384).first()
     if conf.PROOF_SCOPE == "readable" and readable is not None:
         # Somebody else's upload must not show either, so nothing below says "pending" for it.
         if resource is None or not readable.filter(resource=resource).exists():
             raise ResourceNotFound(sha384)
-    elif resource is None and PendingFile.objects.filter(scope=scope, declared_sha384=sha384).arriving().exists():
+    elif resource is None and _is_arriving(scope, sha384):
         raise UploadPending(sha384)
     if resource and not resource.path:
         raise UploadPending(sha384)
@@ -124,11 +138,20 @@ def _claimable(scope: str, sha384: str, readable: QuerySet[ManagedResource] | No
     return resource
 
 
+def _resources() -> ResourceQuerySet:
+    return Resource.objects.using(router.db_for_write(Resource))
+
+
+def _is_arriving(scope: str, sha384: str) -> bool:
+    files = PendingFile.objects.using(router.db_for_write(PendingFile))
+    return files.filter(scope=scope, declared_sha384=sha384).arriving().exists()
+
+
 def _check(catalog: ResourceCatalog, request: PutRequest, given: str) -> None:
-    failures = PutRequest.objects.failed_today(request.requester, request.scope, request.sha384).count()
+    failures = known_requests().failed_today(request.requester, request.scope, request.sha384).count()
     if failures >= FAILURES_A_DAY:
         raise TooManyFailures(request.sha384, _seconds_until_tomorrow())
-    resource = Resource.objects.filter(scope=request.scope, sha384=request.sha384).first()
+    resource = _resources().filter(scope=request.scope, sha384=request.sha384).first()
     if resource is None or not resource.is_sound:
         raise ResourceDeleted(request.sha384)
     try:

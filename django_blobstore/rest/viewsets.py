@@ -23,6 +23,7 @@ from django_blobstore.listing import list_page
 from django_blobstore.managed import REREADS, ManagedStorage
 from django_blobstore.models import Bucket, ManagedResource, PutRequest
 from django_blobstore.proof import PutResponse
+from django_blobstore.put_requests import known_requests
 from django_blobstore.rest import problems
 from django_blobstore.rest.body import SmallJSONParser, arriving_content
 from django_blobstore.rest.paths import absolute_url, object_path
@@ -227,7 +228,7 @@ class ProofViewSet(StoreViewSet):
 def _find_put_request(request_id: str, requester: str) -> PutRequest:
     found = None
     if _REQUEST_ID.fullmatch(request_id):
-        found = PutRequest.objects.filter(pk=request_id, requester=requester).first()
+        found = known_requests().filter(pk=request_id, requester=requester).first()
     if found is None:
         raise RequestNotFound(request_id)
     return found
