@@ -104,6 +104,11 @@ def problem_of(error: Exception) -> Problem | None:
     return None
 
 
+def is_full(error: OSError) -> bool:
+    """Tell whether `error` means that there is no room left."""
+    return error.errno in _STORAGE_FULL
+
+
 def _is_told_in_json(request: Request) -> bool:
     """Say whether `request` is not a browser's; one whose Accept was refused is answered in JSON too."""
     renderer = getattr(request, "accepted_renderer", None)
@@ -134,7 +139,7 @@ def _of_framework(error: exceptions.APIException) -> Problem:
 
 
 def _of_storage(error: OSError) -> Problem | None:
-    if error.errno in _STORAGE_FULL:
+    if is_full(error):
         logger.error("The storage is full.", exc_info=error)
         return Problem(507, "storage-full", "The storage has no room for this content; nothing was stored.")
     if isinstance(error, (ConnectionError, TimeoutError)):

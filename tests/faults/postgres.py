@@ -20,6 +20,22 @@ ALIAS = "postgres"
 SECONDS = 30
 
 
+@contextmanager
+def moved_to(alias: str, address: dict[str, str]) -> Iterator[None]:
+    """Let `alias` and every query go to the empty database at `address`, new entries of DATABASES, meanwhile."""
+    settings = connections[alias].settings_dict
+    before = {name: settings[name] for name in address}
+    connections[alias].close()
+    settings.update(address)
+    try:
+        with OneDatabase.using(alias):
+            call_command("migrate", database=alias, verbosity=0)
+            yield
+    finally:
+        connections[alias].close()
+        settings.update(before)
+
+
 class Postgres:
     """PostgreSQL with its data in `directory`, on a Unix socket at `address`, with fsync."""
 
@@ -61,26 +77,12 @@ def running_postgres(directory: Path, **configuration: str) -> Iterator[Postgres
         file.writelines(f"{name} = {value}\n" for name, value in configuration.items())
     server.start()
     try:
-        with _moved_to(server.address):
+        name, user = (connections[ALIAS].settings_dict[key] for key in ("NAME", "USER"))
+        _create_database(name, host=server.address["HOST"], port=server.address["PORT"], user=user)
+        with moved_to(ALIAS, server.address):
             yield server
     finally:
         server.stop()
-
-
-@contextmanager
-def _moved_to(address: dict[str, str]) -> Iterator[None]:
-    settings = connections[ALIAS].settings_dict
-    before = {name: settings[name] for name in address}
-    connections[ALIAS].close()
-    _create_database(settings["NAME"], host=address["HOST"], port=address["PORT"], user=settings["USER"])
-    settings.update(address)
-    try:
-        with OneDatabase.using(ALIAS):
-            call_command("migrate", database=ALIAS, verbosity=0)
-            yield
-    finally:
-        connections[ALIAS].close()
-        settings.update(before)
 
 
 def _create_database(name: str, **server: str) -> None:
