@@ -34,6 +34,11 @@ class Stored:
         """Return the name of every file there is, and of every fragment that no file owns."""
         return set(_walk(self.storage, ""))
 
+    def clear(self) -> None:
+        """Remove every byte."""
+        for name in self.names():
+            self.storage.delete(name)
+
 
 class StoredInMemory(Stored):
     kind = "memory"
@@ -71,6 +76,12 @@ class StoredInGridFS(Stored):
             filenames = {file["_id"]: file["filename"] for file in files.find()}
             orphans = set(chunks.distinct("files_id")) - set(filenames)
         return set(filenames.values()) | {f"chunks without a file: {file_id}" for file_id in orphans}
+
+    def clear(self) -> None:
+        # The collections stay: a running site made their indexes once and would not again.
+        with MongoClient[dict[str, Any]](self.uri) as client:
+            for part in ("files", "chunks"):
+                client[self.database][f"{self.namespace}.{part}"].delete_many({})
 
 
 @dataclass

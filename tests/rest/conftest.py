@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from pytest_django import Settings
 
 from django_blobstore.models import Bucket
 from tests import servers
 from tests.rest import api
-from tests.stored import Stored
+from tests.stored import ALIAS, Stored, StoredInFiles, in_gridfs
 
 SERVERS = {"gunicorn": servers.GUNICORN, "uvicorn": servers.UVICORN}
 
@@ -26,12 +31,44 @@ def server(database: str) -> str:
     return "uvicorn" if database == "default" else "gunicorn"
 
 
+@pytest.fixture(scope="session")
+def kept_files() -> Iterator[Stored]:
+    with TemporaryDirectory() as directory:
+        yield StoredInFiles(Path(directory))
+
+
+@pytest.fixture(scope="session")
+def kept_gridfs(mongo_uri: str) -> Iterator[Stored]:
+    with in_gridfs(mongo_uri) as stored:
+        yield stored
+
+
 @pytest.fixture
-def site(server: str, stored: Stored) -> Iterator[servers.Site]:
+def stored(storage_kind: str, request: pytest.FixtureRequest, settings: Settings) -> Iterator[Stored]:
+    """The storage of `storage_kind` that all sites share, empty before each test."""
+    stored: Stored = request.getfixturevalue(f"kept_{storage_kind}")
+    settings.STORAGES = {**settings.STORAGES, ALIAS: stored.options}
+    yield stored
+    stored.clear()
+
+
+@pytest.fixture(scope="session")
+def kept_site() -> Iterator[Callable[[str, str], servers.Site]]:
+    """Return the one site of a kind of server and a deployment; it stays, since it takes a second to start."""
+    with ExitStack() as sites:
+
+        @cache
+        def start(server: str, deployment: str) -> servers.Site:
+            return sites.enter_context(servers.site(SERVERS[server]))
+
+        yield start
+
+
+@pytest.fixture
+def site(server: str, stored: Stored, kept_site: Callable[[str, str], servers.Site]) -> servers.Site:
     """The REST interface on a running `server`, with the user root, who may do everything."""
     api.administrator()
-    with servers.site(SERVERS[server]) as site:
-        yield site
+    return kept_site(server, servers.deployment())
 
 
 @pytest.fixture
