@@ -1,0 +1,194 @@
+"""Connections that are cut, reset, half-closed, stalled or slow: between the store and mongod, and before gunicorn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+import pytest
+from pytest_django import Settings
+
+from django_blobstore.managed import ManagedStorage
+from django_blobstore.models import Bucket, ManagedResource, PendingFile
+from tests.faults.operations import HOME, state
+from tests.faults.tcp_proxy import TO_CLIENT, TO_SERVER, WAYS, TcpProxy
+from tests.invariants import assert_empty, assert_settled, assert_sound
+from tests.rest.api import PASSWORD, administrator
+from tests.servers import Site, site
+from tests.stored import ALIAS, Stored
+from tests.streams import MIB, Stream, content_of
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+
+LARGE, OTHER = content_of(6 * MIB, 1), content_of(6 * MIB, 2)
+SECONDS = 30
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def bytes_to_mongod(make_stored: Callable[[str], Stored], mongo_uri: str, settings: Settings) -> Iterator[Wire]:
+    """A proxy between the store and mongod; the client gives an answer 1 s."""
+    stored = make_stored("gridfs")
+    with TcpProxy(urlsplit(mongo_uri).port or 27017) as proxy:
+        # Named so, the client does not look for other ways.
+        uri = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true&socketTimeoutMS=1000"
+        options = stored.options["OPTIONS"] | {"uri": uri, "client_options": {"serverSelectionTimeoutMS": 2000}}
+        settings.STORAGES = {**settings.STORAGES, ALIAS: stored.options | {"OPTIONS": options}}
+        settings.BLOBSTORE = {"DELETION_GRACE": 0}
+        yield Wire(proxy, stored)
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A `proxy` before mongod, and the storage as it is behind it."""
+
+    proxy: TcpProxy
+    stored: Stored
+
+
+def tried(work: Callable[[], object]) -> bool:
+    """Do `work`; say whether it was done, or else failed by an error that says the server is to blame."""
+    try:
+        work()
+    except (ConnectionError, TimeoutError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("for_all", [False, True], ids=["one connection", "all connections"])
+@pytest.mark.parametrize("direction", [TO_SERVER, TO_CLIENT])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_put_over_a_bad_wire_is_done_or_leaves_nothing(
+    bytes_to_mongod: Wire, way: str, direction: str, for_all: bool
+) -> None:
+    store = ManagedStorage()
+    store.put(HOME, "kept", b"kept")
+    expected = {"kept": b"kept"}
+    # Answers are short: the first ones to the chunks get lost.
+    after = 2 * MIB if direction == TO_SERVER else 100
+    trap = bytes_to_mongod.proxy.set_trap(way, direction, after, for_all=for_all)
+    for path, content in (("large", LARGE), ("small", b"small")):
+        if tried(lambda path=path, content=content: store.put(HOME, path, Stream(content))):
+            expected[path] = content
+    assert trap.is_sprung
+    assert len(expected) == 3 or way != "slow"
+    bytes_to_mongod.proxy.heal()
+    wait_until(lambda: tried(lambda: store.get(HOME, "kept").read()))
+    assert state() == expected
+    assert_sound(bytes_to_mongod.stored)
+    assert_settled(bytes_to_mongod.stored)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_get_over_a_bad_wire_goes_on_where_it_broke_off(bytes_to_mongod: Wire, way: str) -> None:
+    store = ManagedStorage()
+    store.put(HOME, "kept", LARGE)
+    trap = bytes_to_mongod.proxy.set_trap(way, TO_CLIENT, 3 * MIB)
+    assert store.get(HOME, "kept").read() == LARGE
+    assert trap.is_sprung
+    assert_settled(bytes_to_mongod.stored)
+
+
+@pytest.mark.parametrize("way", ["cut", "reset", "stalled"])
+def test_a_get_over_a_broken_wire_is_an_error_and_no_damage(bytes_to_mongod: Wire, way: str) -> None:
+    store = ManagedStorage()
+    store.put(HOME, "kept", LARGE)
+    bytes_to_mongod.proxy.set_trap(way, TO_CLIENT, 3 * MIB, for_all=True)
+    with pytest.raises((ConnectionError, TimeoutError)):
+        store.get(HOME, "kept").read()
+    bytes_to_mongod.proxy.heal()
+    wait_until(lambda: tried(lambda: store.get(HOME, "kept").read()))
+    assert state() == {"kept": LARGE}
+    assert not ManagedResource.objects.exclude(resource__damaged_at=None).exists()
+    assert_settled(bytes_to_mongod.stored)
+
+
+@dataclass(frozen=True)
+class Front:
+    """A `site` with a `proxy` before it, and the URL of an object over either."""
+
+    site: Site
+    proxy: TcpProxy
+    path: str
+
+    @property
+    def direct(self) -> str:
+        return f"{self.site.url}{self.path}"
+
+    @property
+    def wired(self) -> str:
+        return f"http://127.0.0.1:{self.proxy.port}{self.path}"
+
+
+ROOT = ("root", PASSWORD)
+
+
+@pytest.fixture
+def storage_kind() -> str:
+    return "files"
+
+
+@pytest.fixture
+def front(stored: Stored) -> Iterator[Front]:
+    administrator()
+    bucket = Bucket.objects.create(name="bucket")
+    with site() as running, TcpProxy(urlsplit(running.url).port or 80) as proxy:
+        yield Front(running, proxy, f"/api/buckets/{bucket.pk}/objects/a")
+
+
+def blocks(content: bytes) -> Iterator[bytes]:
+    yield from (content[start : start + MIB] for start in range(0, len(content), MIB))
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["of known length", "chunked"])
+@pytest.mark.parametrize("way", ["cut", "reset", "half-closed"])
+def test_a_body_that_breaks_off_leaves_nothing(front: Front, stored: Stored, way: str, chunked: bool) -> None:
+    trap = front.proxy.set_trap(way, TO_SERVER, 3 * MIB)
+    body = blocks(LARGE) if chunked else LARGE
+    try:
+        status = httpx.put(front.wired, content=body, auth=ROOT, timeout=SECONDS).status_code
+    except httpx.TransportError:
+        status = 0
+    print(f"\nbody {way}, chunked {chunked}: {status or 'no answer'}")
+    assert trap.is_sprung
+    assert status in ((0, 400) if way == "half-closed" else (0,))
+    wait_until(lambda: not PendingFile.objects.exists())
+    assert_empty(stored)
+    assert httpx.put(front.direct, content=LARGE, auth=ROOT).status_code == 201
+    assert_settled(stored)
+
+
+def test_a_slow_body_arrives(front: Front, stored: Stored) -> None:
+    front.proxy.set_trap("slow", TO_SERVER, MIB)
+    assert httpx.put(front.wired, content=LARGE, auth=ROOT, timeout=SECONDS).status_code == 201
+    assert httpx.get(front.direct, auth=ROOT).content == LARGE
+    assert_settled(stored)
+
+
+@pytest.mark.parametrize("way", ["cut", "reset"])
+def test_a_client_that_goes_away_leaves_no_open_file_and_a_worker_alive(front: Front, stored: Stored, way: str) -> None:
+    large = content_of(40 * MIB, 3)  # more than the buffers on the way hold
+    assert httpx.put(front.direct, content=large, auth=ROOT).status_code == 201
+    workers = psutil.Process(front.site.process.pid).children()
+    trap = front.proxy.set_trap(way, TO_CLIENT, MIB)
+    with pytest.raises(httpx.TransportError):
+        httpx.get(front.wired, auth=ROOT)
+    assert trap.is_sprung
+    wait_until(lambda: not any(open_blobs(worker, stored) for worker in workers))
+    assert httpx.get(front.direct, auth=ROOT).content == large
+    assert psutil.Process(front.site.process.pid).children() == workers
+    assert_settled(stored)
+
+
+def open_blobs(worker: psutil.Process, stored: Stored) -> list[str]:
+    return [file.path for file in worker.open_files() if file.path.rpartition("/")[2] in str(stored.names())]
