@@ -14,7 +14,7 @@ from pytest_django import Settings
 from django_blobstore.models import Bucket
 from tests import servers
 from tests.rest import api
-from tests.stored import ALIAS, Stored, StoredInFiles, in_gridfs
+from tests.stored import ALIAS, Stored, StoredInFiles, StoredInMemory, in_gridfs
 
 SERVERS = {"gunicorn": servers.GUNICORN, "uvicorn": servers.UVICORN}
 
@@ -35,6 +35,11 @@ def server(database: str) -> str:
 def kept_files() -> Iterator[Stored]:
     with TemporaryDirectory() as directory:
         yield StoredInFiles(Path(directory))
+
+
+@pytest.fixture
+def kept_memory() -> Stored:
+    return StoredInMemory()
 
 
 @pytest.fixture(scope="session")
