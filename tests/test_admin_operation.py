@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from django.db.models import Model
+from django.http import HttpResponse
+from django.test import Client
 from django.utils import timezone
 
 from django_blobstore.managed import ManagedStorage, Namespace
@@ -169,3 +171,27 @@ def test_content_nobody_shares_is_found_by_the_namespace_of_its_user(database: s
     ManagedStorage().put(Namespace(user="7"), "mine", b"m")
     resource = Resource.objects.get()
     assert "mine (user 7)" in text(administrator().get(page(Resource, "change", resource.pk)))
+
+
+def verify_now(client: Client, *resources: Resource) -> HttpResponse:
+    chosen = {"action": "verify_now", "_selected_action": [resource.pk for resource in resources]}
+    return client.post(page(Resource, "changelist"), chosen, follow=True)
+
+
+def test_contents_are_verified_when_somebody_asks(database: str, stored: Stored) -> None:
+    sound, missing = put("a", b"sound"), put("b", b"missing")
+    stored.storage.delete(missing.path)
+    answer = text(verify_now(administrator(), sound, missing))
+    assert "1 content is sound." in answer
+    assert "file-missing" in answer
+    assert Resource.objects.get(pk=sound.pk).verified_at
+    assert Resource.objects.missing().get() == missing
+
+
+def test_who_may_only_look_cannot_have_contents_verified(database: str, stored: Stored) -> None:
+    missing = put("b", b"missing")
+    stored.storage.delete(missing.path)
+    client = staff("view_resource")
+    assert "Verify" not in text(client.get(page(Resource, "changelist")))
+    verify_now(client, missing)
+    assert not Resource.objects.damaged().exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -25,7 +26,7 @@ class StoreAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own cl
 class ReadOnlyAdmin(StoreAdmin):
     """Lists and pages without any form."""
 
-    actions = None
+    actions: Sequence[str] | None = None
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import F, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from django_blobstore.admin import columns
 from django_blobstore.admin.base import ReadOnlyAdmin, StateFilter
 from django_blobstore.models import ManagedResource, Resource
+from django_blobstore.upkeep import verify
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
 
 LISTED_REFERENCES = 100
+LISTED_FINDINGS = 20
 
 
 class ResourceStateFilter(StateFilter):
@@ -33,6 +39,7 @@ class ResourceAdmin(ReadOnlyAdmin):
         "references_count",
         "saved",
         "state",
+        "verified",
         "created",
         "storage",
         "scope",
@@ -41,6 +48,11 @@ class ResourceAdmin(ReadOnlyAdmin):
     search_fields = ["sha384__startswith"]
     search_help_text = _("The start of a SHA-384 in hex.")
     ordering = ["-pk"]
+    actions = ["verify_now"]
+
+    def has_verify_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may have bytes read again, which can mark the content as damaged."""
+        return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
 
     def get_fields(self, request: HttpRequest, obj: Resource | None = None) -> list[Any]:
         shown = ["sha384", "sha256", "human_length", "reference_count", "saved", "scope", "storage", "path", "state"]
@@ -73,6 +85,21 @@ class ResourceAdmin(ReadOnlyAdmin):
         if resource.damaged_at:
             return ResourceStateFilter.label("missing" if resource.missing else "damaged")
         return ResourceStateFilter.label("sound" if resource.path else "pending")
+
+    @admin.action(description=_("Verify the bytes now"), permissions=["verify"])
+    def verify_now(self, request: HttpRequest, queryset: QuerySet[Resource]) -> None:
+        """Compare the stored bytes of the chosen contents with their hashes and tell what came out."""
+        findings = [verify(resource) for resource in queryset.exclude(path="")]
+        wrong = list(filter(None, findings))
+        for finding in wrong[:LISTED_FINDINGS]:
+            self.message_user(request, f"{finding.name}: {finding.kind}, {finding.detail}", messages.ERROR)
+        sound = len(findings) - len(wrong)
+        told = ngettext("%(count)d content is sound.", "%(count)d contents are sound.", sound) % {"count": sound}
+        self.message_user(request, told, messages.SUCCESS if sound else messages.WARNING)
+
+    @admin.display(description=_("verified"), ordering="verified_at")
+    def verified(self, resource: Resource) -> SafeString | StrOrPromise:
+        return columns.day(resource.verified_at) if resource.verified_at else _("never")
 
     @admin.display(description=_("created"), ordering="created_at")
     def created(self, resource: Resource) -> SafeString:
