@@ -245,6 +245,8 @@ class ResourceCatalog:
         managed.was_created = is_new
         managed.resource = resource
         managed.modified_at = timezone.now()
+        if is_new:
+            managed.created_at = managed.modified_at
         for name, value in attributes.items():
             setattr(managed, name, value)
         managed.save(using=self.using, force_insert=is_new, force_update=not is_new)
@@ -292,9 +294,11 @@ class ResourceCatalog:
             return resources.select_for_update().get(pk=old_id)
         if new_id is not None and new_id < old_id:
             resource = self._count_up(content, scope, file)
+            reach("refer.counted_up")
             self._count_down(old_id, discarded)
             return resource
         self._count_down(old_id, discarded)
+        reach("refer.counted_down")
         return self._count_up(content, scope, file)
 
     def _count_up(self, content: Content, scope: str, file: StoredFile | None) -> Resource:

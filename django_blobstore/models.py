@@ -16,6 +16,7 @@ from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BigIntegerField, Count, F, Func, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce, Now
+from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -143,7 +144,7 @@ class Resource(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.sha384[:12]}… ({self.length} B)"
+        return f"{self.sha384[:12]}… ({filesizeformat(self.length)})"
 
     @property
     def is_sound(self) -> bool:
@@ -238,7 +239,7 @@ class ManagedResource(InNamespace):
     )
     content_type = models.CharField(_("content type"), max_length=255, blank=True, default="")
     metadata = models.JSONField(_("metadata"), blank=True, default=dict)
-    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     modified_at = models.DateTimeField(_("modified at"), default=timezone.now)
 
     # On what `put` returns: whether the path is new (True) or had other content before (False).

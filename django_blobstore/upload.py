@@ -134,6 +134,7 @@ class Upload:
             return
         if not self._pending(self.file).renew(timedelta(seconds=conf.LEASE)):
             raise LeaseLost(self.file.path)
+        reach("upload.renewed")
         self.renewed_at = time.monotonic()
 
     def _abandon(self, file: StoredFile, error: BaseException) -> None:

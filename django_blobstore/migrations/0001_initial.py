@@ -218,7 +218,10 @@ class Migration(migrations.Migration):
                 ("path", django_blobstore.models.ByteOrderedField(max_length=1024, verbose_name="path")),
                 ("content_type", models.CharField(blank=True, default="", max_length=255, verbose_name="content type")),
                 ("metadata", models.JSONField(blank=True, default=dict, verbose_name="metadata")),
-                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created at")),
+                (
+                    "created_at",
+                    models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name="created at"),
+                ),
                 ("modified_at", models.DateTimeField(default=django.utils.timezone.now, verbose_name="modified at")),
                 (
                     "bucket",
