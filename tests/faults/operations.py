@@ -61,6 +61,16 @@ def put(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
     return lambda store: store.put(HOME, path, Stream(content))
 
 
+def put_slowly(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
+    """Put with a lease so short that it is renewed whenever bytes arrive."""
+
+    def run(store: ManagedStorage) -> None:
+        with override_settings(BLOBSTORE={"DELETION_GRACE": 0, "LEASE": 1e-9}):
+            put(path, content)(store)
+
+    return run
+
+
 def put_of_known_hash(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
     return lambda store: store.put(HOME, path, io.BytesIO(content), check_hash=sha384(content))
 
@@ -160,6 +170,7 @@ _A = {"a": SMALL}
 OPERATIONS = [
     Operation("put a small content", {}, _A, put("a", SMALL)),
     Operation("put a large content", _A, _A | {"b": LARGE}, put("b", LARGE)),
+    Operation("put slowly", _A, _A | {"b": LARGE}, put_slowly("b", LARGE)),
     Operation("overwrite", _A, {"a": OTHER}, put("a", OTHER)),
     Operation("overwrite one of two that share", _A | {"b": SMALL}, {"a": OTHER, "b": SMALL}, put("a", OTHER)),
     Operation("overwrite with a content stored before", _A | {"b": OTHER}, {"a": OTHER, "b": OTHER}, put("a", OTHER)),

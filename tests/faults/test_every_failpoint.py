@@ -100,6 +100,7 @@ def noted(operation: Operation, number: int) -> Iterator[None]:
         raise
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_step_loses_nothing_and_leaves_nothing_after_a_sweep(faults: Faults) -> None:
     for operation in OPERATIONS:
         each_step(operation, faults, kill_at)

@@ -20,6 +20,8 @@ from tests.stored import Stored
 KILLS = 130
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_storm_of_kills_loses_nothing(database: str, stored: Stored, tmp_path: Path, settings: Settings) -> None:
     settings.BLOBSTORE = SETTINGS
     seed = random.SystemRandom().randrange(10**6)
