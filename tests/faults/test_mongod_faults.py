@@ -25,8 +25,9 @@ from tests.stored import ALIAS, Stored, StoredInGridFS
 from tests.streams import MIB, Stream, content_of
 
 SMALL = content_of(1000, 1)
-# Two batches for the writer, and several answers for the reader.
-LARGE, OTHER, NEW = (content_of(4 * MIB + 1, label) for label in (2, 3, 4))
+# With it the writer takes two batches for `LARGE` and the reader several answers.
+CHUNK_SIZE = 1024
+LARGE, NEW = (content_of(2 * MIB + 1, label) for label in (2, 3))
 
 # What mongod does is no matter of the database.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -86,6 +87,8 @@ def storage_kind() -> str:
 def uri(stored: Stored, settings: Settings) -> str:
     settings.BLOBSTORE = {"DELETION_GRACE": 0}
     assert isinstance(stored, StoredInGridFS)
+    options = stored.options["OPTIONS"] | {"chunk_size": CHUNK_SIZE}
+    settings.STORAGES = {**settings.STORAGES, ALIAS: stored.options | {"OPTIONS": options}}
     return stored.uri
 
 
@@ -132,7 +135,7 @@ def remove(path: str) -> Callable[[ManagedStorage, State], OSError | None]:
     return change
 
 
-BEFORE = {"kept": LARGE, "overwritten": OTHER, "removed": SMALL}
+BEFORE = {"kept": LARGE, "overwritten": SMALL[1:], "removed": SMALL}
 CHANGES = [put("small", b"new"), put("large", NEW), put("overwritten", b"over"), remove("removed")]
 
 

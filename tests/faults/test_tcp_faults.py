@@ -24,7 +24,7 @@ from tests.streams import MIB, Stream, content_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
-LARGE, OTHER = content_of(6 * MIB, 1), content_of(6 * MIB, 2)
+LARGE = content_of(6 * MIB, 1)
 SECONDS = 30
 
 
@@ -37,12 +37,12 @@ def wait_until(holds: Callable[[], object]) -> None:
 
 @pytest.fixture
 def bytes_to_mongod(make_stored: Callable[[str], Stored], mongo_uri: str, settings: Settings) -> Iterator[Wire]:
-    """A proxy between the store and mongod; the client gives an answer 1 s."""
+    """A proxy between the store and mongod; the client gives an answer 0.6 s."""
     stored = make_stored("gridfs")
     with TcpProxy(urlsplit(mongo_uri).port or 27017) as proxy:
         # Named so, the client does not look for other ways.
-        uri = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true&socketTimeoutMS=1000"
-        options = stored.options["OPTIONS"] | {"uri": uri, "client_options": {"serverSelectionTimeoutMS": 2000}}
+        uri = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true&socketTimeoutMS=600"
+        options = stored.options["OPTIONS"] | {"uri": uri, "client_options": {"serverSelectionTimeoutMS": 600}}
         settings.STORAGES = {**settings.STORAGES, ALIAS: stored.options | {"OPTIONS": options}}
         settings.BLOBSTORE = {"DELETION_GRACE": 0}
         yield Wire(proxy, stored)
