@@ -31,7 +31,8 @@ def save(storage: Storage, name: str, content: File[bytes]) -> str:
     """Save `content` under `name`, never used before and recorded by the caller; return the name it got."""
     if hasattr(storage, "save_named"):
         return cast("str", storage.save_named(name, content))
-    return storage.save(name, content)
+    s3 = _s3(storage)
+    return cast("str", s3.save(storage, name, content)) if s3 else storage.save(name, content)
 
 
 def delete_many(storage: Storage, names: Iterable[str]) -> None:

@@ -6,20 +6,38 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, cast
 
-from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    HTTPClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+)
+from botocore.exceptions import ConnectionError as NoConnection
 from storages.utils import clean_name
 
-from django_blobstore.storages.stored_file import StoredFile
+from django_blobstore.storages.stored_file import StorageTimeout, StorageUnreachable, StoredFile
 
 # Fewer than the connections boto3 keeps, so that others get one too.
 THREADS = 8
 DELETE_BATCH = 1000
 ATTEMPTS = 5
+
+
+@contextmanager
+def told_as_os_errors() -> Iterator[None]:
+    """Raise StorageTimeout or StorageUnreachable for an S3 that is too slow or away."""
+    try:
+        yield
+    except (ReadTimeoutError, ConnectTimeoutError) as error:
+        raise StorageTimeout(f"S3 did not answer in time: {error}") from error
+    except (NoConnection, HTTPClientError) as error:
+        raise StorageUnreachable(f"S3 cannot be reached: {error}") from error
 
 
 class S3Object:
@@ -115,12 +133,12 @@ class S3Reader(io.BufferedIOBase):
                 if failure or self._body_position != self._position:
                     self._request()
                 piece = self._read_body(size)
-            except (HTTPClientError, IncompleteReadError) as error:
+            except (NoConnection, HTTPClientError, IncompleteReadError) as error:
                 failure = error
             else:
                 self._position = self._body_position = self._position + len(piece)
                 return piece
-        raise ConnectionError(
+        raise StorageUnreachable(
             f"Reading {self.name!r} broke off at byte {self._position} of {self.size} {ATTEMPTS} times in a row."
         ) from failure
 
@@ -136,6 +154,7 @@ class S3Reader(io.BufferedIOBase):
         self._body_position = self._position
 
 
+@told_as_os_errors()
 def open_for_reading(storage: Any, name: str) -> StoredFile:
     """Open the object for reading in bounded memory: seekable. Raises FileNotFoundError."""
     reopen: Callable[[], S3Reader] = partial(S3Reader, S3Object(storage, name))
@@ -146,11 +165,12 @@ def read_ranges(storage: Any, name: str, ranges: Iterable[tuple[int, int]]) -> I
     """Yield the bytes of each (start, length) by GETs in parallel, since each of them takes its time."""
     read = S3Object(storage, name).read_range
     remaining = iter(ranges)
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="s3-ranges") as threads:
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="s3-ranges") as threads, told_as_os_errors():
         while batch := list(islice(remaining, THREADS)):
             yield from threads.map(read, batch)
 
 
+@told_as_os_errors()
 def delete_many(storage: Any, names: Iterable[str]) -> None:
     """Delete the objects `names`, a thousand per request; absent ones are fine."""
     client = storage.connection.meta.client
@@ -160,6 +180,12 @@ def delete_many(storage: Any, names: Iterable[str]) -> None:
         answer = client.delete_objects(Bucket=storage.bucket_name, Delete={"Objects": objects, "Quiet": True})
         for refused in answer.get("Errors", ()):
             raise PermissionError(f"S3 did not delete {refused['Key']!r}: {refused['Code']}, {refused['Message']}")
+
+
+@told_as_os_errors()
+def save(storage: Any, name: str, content: Any) -> str:
+    """Save as the storage does."""
+    return cast("str", storage.save(name, content))
 
 
 def _key(storage: Any, name: str) -> str:

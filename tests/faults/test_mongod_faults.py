@@ -19,7 +19,7 @@ from django_blobstore.models import PendingFile
 from django_blobstore.storages import GridFSStorage
 from django_blobstore.upkeep import sweep
 from tests.faults.operations import HOME, State, state
-from tests.invariants import assert_empty, assert_settled, assert_sound
+from tests.invariants import assert_empty, assert_settled, assert_sound, end_leases_and_graces
 from tests.mongo import failing
 from tests.stored import ALIAS, Stored, StoredInGridFS
 from tests.streams import MIB, Stream, content_of
@@ -207,3 +207,20 @@ def test_every_verb_of_the_storage_tells_that_mongod_is_away(mongo_uri: str) -> 
         with pytest.raises(ConnectionError, match="cannot be reached"):
             verb()
     assert "did not answer" in storage.problems()[0]
+
+
+def test_a_sweep_waits_once_for_a_mongod_that_is_away(
+    stored: Stored, uri: str, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = ManagedStorage()
+    for path in ("a", "b", "c"):
+        store.put(HOME, path, path.encode())
+    settings.BLOBSTORE = {}
+    for path in ("a", "b", "c"):
+        store.remove(HOME, path)
+    end_leases_and_graces()
+    caplog.clear()
+    with failing(uri, "find", closeConnection=True):
+        assert sweep().failed_files == 3
+    assert len([record for record in caplog.records if "does not answer" in record.getMessage()]) == 1
+    assert_settled(stored)

@@ -10,10 +10,14 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 import pytest
+from botocore.config import Config
+from django.core.files.base import ContentFile
 from pytest_django import Settings
+from storages.backends.s3 import S3Storage
 
 from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import Bucket, ManagedResource, PendingFile
+from django_blobstore.storages import hooks
 from tests.faults.operations import HOME, state
 from tests.faults.tcp_proxy import TO_CLIENT, TO_SERVER, WAYS, TcpProxy
 from tests.invariants import assert_empty, assert_settled, assert_sound
@@ -192,3 +196,18 @@ def test_a_client_that_goes_away_leaves_no_open_file_and_a_worker_alive(front: F
 
 def open_blobs(worker: psutil.Process, stored: Stored) -> list[str]:
     return [file.path for file in worker.open_files() if file.path.rpartition("/")[2] in str(stored.names())]
+
+
+def test_an_s3_that_is_away_is_told_so_by_every_verb() -> None:
+    options = {"bucket_name": "b", "endpoint_url": "http://127.0.0.1:9", "region_name": "us-east-1"}
+    once = Config(retries={"max_attempts": 0})
+    storage = S3Storage(**options, access_key="test", secret_key="test", client_config=once)
+    verbs: list[Callable[[], object]] = [
+        lambda: hooks.open_for_reading(storage, "a"),
+        lambda: hooks.read_range(storage, "a", 0, 1),
+        lambda: hooks.delete_many(storage, ["a"]),
+        lambda: hooks.save(storage, "a", ContentFile(b"a")),
+    ]
+    for verb in verbs:
+        with pytest.raises(ConnectionError, match="S3 cannot be reached"):
+            verb()
