@@ -126,7 +126,8 @@ class GridFSStorage(BaseStorage):  # type: ignore[misc]
 
         For callers who record `name` before they call and until they know the outcome, and use it only once: a file
         may become visible just before it is whole, and deleting `name` removes whatever an upload left, complete or
-        not. Raises FileExistsError if `name` was saved in this way before.
+        not. After ConnectionError and TimeoutError something may be left, or may still come: delete it some minutes
+        later. Raises FileExistsError if `name` was saved in this way before.
         """
         with self._upload(name, named=True) as upload:
             upload.copy(content)
