@@ -91,7 +91,7 @@ def test_options_of_the_uri_and_of_the_client_go_before_our_defaults(mongo_uri: 
     def options(uri: str, **client_options: Any) -> Any:
         return bucket_for(uri, "", "fs", client_options).database.client.options
 
-    assert options(mongo_uri).server_selection_timeout == 10
+    assert options(mongo_uri).server_selection_timeout == 15
     assert options(mongo_uri + "&serverselectiontimeoutms=3000").server_selection_timeout == 3
     assert options(mongo_uri, serverSelectionTimeoutMS=4000).server_selection_timeout == 4
     assert options(mongo_uri).pool_options.appname == "django-blobstore"
