@@ -6,15 +6,13 @@ transactions can then wait for each other only in rare races over a new content,
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from django.db import Error, connections, router, transaction
+from django.db import connections, router, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -24,7 +22,6 @@ from django_blobstore.digests import clean_hash
 from django_blobstore.errors import (
     AlreadyUploaded,
     BucketNotFound,
-    CatalogBusy,
     LeaseLost,
     LengthMismatch,
     ResourceNotFound,
@@ -34,20 +31,9 @@ from django_blobstore.failpoints import reach
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource
 from django_blobstore.namespaces import Namespace
 from django_blobstore.signals import resource_damaged
+from django_blobstore.transactions import ATTEMPTS, transact
 
 T = TypeVar("T")
-
-ATTEMPTS = 5
-
-# Deadlock, serialization failure, unique violation, and a bucket deleted meanwhile (foreign key).
-_TRANSIENT_SQLSTATES = {"40P01", "40001", "23505", "23503"}
-_TRANSIENT_SQLITE = (
-    "SQLITE_BUSY",
-    "SQLITE_LOCKED",
-    "SQLITE_CONSTRAINT_UNIQUE",
-    "SQLITE_CONSTRAINT_PRIMARYKEY",
-    "SQLITE_CONSTRAINT_FOREIGNKEY",
-)
 
 
 @dataclass(frozen=True)
@@ -197,24 +183,8 @@ class ResourceCatalog:
         return bool(rows.update(verified_at=timezone.now(), damaged_at=None, missing=False))
 
     def transact(self, work: Callable[[], T], *, durable: bool = False) -> T:
-        """Run `work` in a transaction, again if the database says that another one was in the way.
-
-        Inside a transaction of the caller it runs once: only whoever began that can run it again.
-        """
-        attempts = 1 if connections[self.using].in_atomic_block else ATTEMPTS
-        for attempt in range(1, attempts + 1):
-            try:
-                with transaction.atomic(using=self.using, durable=durable):
-                    done = work()
-                reach("catalog.committed")
-                return done
-            except Error as error:
-                if not _is_transient(error) or attempts == 1:
-                    raise
-                if attempt == attempts:
-                    raise CatalogBusy(attempts) from error
-            time.sleep(random.uniform(0, 0.02 * 2**attempt))
-        raise AssertionError("unreachable")
+        """Run `work` in a transaction of the catalog's database; see `django_blobstore.transactions`."""
+        return transact(self.using, work, durable=durable)
 
     def _refer(
         self,
@@ -410,11 +380,3 @@ def _uploaded(resource: Resource | None, key: object) -> Resource:
     if not resource.path:
         raise UploadPending(key)
     return resource
-
-
-def _is_transient(error: Error) -> bool:
-    cause = error.__cause__
-    if getattr(cause, "sqlstate", None) in _TRANSIENT_SQLSTATES:
-        return True
-    # Python names SQLite's extended codes, such as SQLITE_BUSY_SNAPSHOT.
-    return getattr(cause, "sqlite_errorname", "").startswith(_TRANSIENT_SQLITE)

@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from django.test.testcases import DatabaseOperationForbidden
 from django.test.utils import CaptureQueriesContext
 
-from django_blobstore.catalog import ATTEMPTS, Content, ResourceCatalog, StoredFile
+from django_blobstore.catalog import Content, ResourceCatalog, StoredFile
 from django_blobstore.errors import (
     AlreadyUploaded,
     BucketNotFound,
@@ -28,6 +28,7 @@ from django_blobstore.errors import (
 )
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource
+from django_blobstore.transactions import ATTEMPTS
 from tests.invariants import assert_settled, assert_sound
 from tests.routers import OneDatabase
 from tests.stored import Stored

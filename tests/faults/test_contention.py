@@ -15,10 +15,11 @@ import pytest
 from django.db import OperationalError, connections, transaction
 from pytest_django import Settings
 
-from django_blobstore.catalog import ATTEMPTS, ResourceCatalog
+from django_blobstore.catalog import ResourceCatalog
 from django_blobstore.errors import CatalogBusy
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import ManagedResource, PendingFile, Resource
+from django_blobstore.transactions import ATTEMPTS
 from tests.invariants import assert_empty, assert_settled, assert_sound
 from tests.stored import Stored
 from tests.streams import Stream, content_of
