@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,8 +56,8 @@ class StoredInFiles(Stored):
         self.options = {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": location}
 
     def names(self) -> set[str]:
-        files = (path for path in self.directory.rglob("*") if path.is_file())
-        return {path.relative_to(self.directory).as_posix() for path in files}
+        found = (Path(folder, file) for folder, _, files in os.walk(self.directory) for file in files)
+        return {path.relative_to(self.directory).as_posix() for path in found}
 
 
 @dataclass

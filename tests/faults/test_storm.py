@@ -16,8 +16,8 @@ from tests.faults.storm.journal import Journal, read
 from tests.faults.storm.supervisor import SETTINGS, Storm
 from tests.stored import Stored
 
-# Times four: two databases and two kinds of storage.
-KILLS = 130
+# For each of the two pairs of a database and a storage.
+KILLS = 250
 
 
 @pytest.mark.slow
