@@ -172,6 +172,24 @@ class InNamespace(models.Model):
         return Namespace(bucket=str(self.bucket_id or ""), user=self.user)
 
 
+class MeantForNamespace(InNamespace):
+    """Columns that say for which namespace a row is meant, whose bucket may not be there yet, or any more."""
+
+    bucket = models.ForeignKey(
+        Bucket,
+        verbose_name=_("bucket"),
+        null=True,
+        blank=True,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+    )
+
+    class Meta:
+        abstract = True
+
+
 class Freed(NamedTuple):
     """What a removal leaves without any reference."""
 
@@ -296,7 +314,7 @@ class PutRequestQuerySet(QuerySet["PutRequest"]):
         return self.filter(created_at__lt=start_of_day(), expires_at__lte=Now())
 
 
-class PutRequest(InNamespace):
+class PutRequest(MeantForNamespace):
     """A challenge to somebody who says to hold content already stored."""
 
     class State(models.TextChoices):
@@ -307,16 +325,6 @@ class PutRequest(InNamespace):
 
     id = models.CharField(_("request id"), primary_key=True, max_length=22, editable=False)
     requester = models.CharField(_("requester"), max_length=MAX_USER_LENGTH, blank=True, default="")
-    bucket = models.ForeignKey(
-        Bucket,
-        verbose_name=_("bucket"),
-        null=True,
-        blank=True,
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        related_name="+",
-    )
     path = models.CharField(_("path"), max_length=MAX_PATH_BYTES)
     scope = models.CharField(_("scope"), max_length=MAX_SCOPE_LENGTH, blank=True, default="")
     sha384 = models.CharField("SHA-384", max_length=96)
@@ -385,21 +393,11 @@ class PendingFileQuerySet(QuerySet["PendingFile"]):
         return self.filter(discard=False).update(discard=True, lease_until=None, due_at=Now() + grace)
 
 
-class PendingFile(InNamespace):
+class PendingFile(MeantForNamespace):
     """A file no resource speaks of: it is arriving and has a lease, or is to be deleted and has a due time."""
 
     path = models.CharField(_("storage path"), primary_key=True, max_length=255)
     storage = models.CharField(_("storage alias"), max_length=100)
-    bucket = models.ForeignKey(
-        Bucket,
-        verbose_name=_("bucket"),
-        null=True,
-        blank=True,
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        related_name="+",
-    )
     managed_path = models.CharField(_("path"), max_length=MAX_PATH_BYTES, blank=True, default="")
     scope = models.CharField(_("scope"), max_length=MAX_SCOPE_LENGTH, blank=True, default="")
     declared_sha384 = models.CharField(_("declared SHA-384"), max_length=96, blank=True, default="")
