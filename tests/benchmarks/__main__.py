@@ -1,0 +1,59 @@
+"""Run all benchmarks: ``python -m tests.benchmarks [GROUP …] [--rounds N]``, each group in a process of its own (Linux).
+
+A group is a module of this package with a function ``rows(options: Options) -> Iterator[Row]``, which starts the
+servers it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from importlib.util import find_spec
+from multiprocessing import get_context
+
+from tests.benchmarks.duel import ROUNDS, Options, Row, table
+
+GROUPS = ("storage", "store", "http", "scale", "memory")
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Compare with what else there is.")
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"{', '.join(GROUPS)}; by default all")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each pair is timed (%(default)s)")
+    chosen = parser.parse_args(arguments)
+    for name in chosen.groups:
+        if not find_spec(f"tests.benchmarks.{name}"):
+            parser.error(f"There is no group {name!r}; there are {', '.join(GROUPS)}.")
+    groups = chosen.groups or [name for name in GROUPS if find_spec(f"tests.benchmarks.{name}")]
+    rows, peaks = [], {}
+    # Django is set up once per process, and one group's memory is not another's.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as fresh:
+        for name in groups:
+            found, peaks[name] = fresh.submit(run, name, chosen.rounds).result()
+            rows += found
+    print(f"\n{table(rows)}\n")
+    for name, of_group in peaks.items():
+        print(f"Peak RSS, {name}: " + ", ".join(f"{who} {mib:.0f} MiB" for who, mib in of_group.items()))
+
+
+def run(group: str, rounds: int) -> tuple[list[Row], dict[str, float]]:
+    """Run `group`, printing its rows as they come; return them and the peaks of memory in MiB."""
+    options, found = Options(rounds), []
+    _progress(f"{group}: starting")
+    for row in import_module(f"tests.benchmarks.{group}").rows(options):
+        print(row, flush=True)
+        options.peaks()
+        _progress(f"{group}: {len(found) + 1} rows, load {os.getloadavg()[0]:.1f}")
+        found.append(row)
+    return found, options.peaks()
+
+
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
