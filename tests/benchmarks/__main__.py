@@ -1,7 +1,7 @@
-"""Run all benchmarks: ``python -m tests.benchmarks [GROUP …] [--rounds N]``, each group in a process of its own (Linux).
+"""Run ``python -m tests.benchmarks [GROUP …] [--rounds N]``: all benchmarks, each group in a process of its own.
 
-A group is a module of this package with a function ``rows(options: Options) -> Iterator[Row]``, which starts the
-servers it needs.
+Linux only. A group is a module of this package with a function ``rows(options: Options) -> Iterator[Row]``, which
+starts the servers it needs.
 """
 
 from __future__ import annotations

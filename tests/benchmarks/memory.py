@@ -1,7 +1,8 @@
 """How much memory a gigabyte takes on its way in and out, and how long the server works on its proof.
 
-Run ``python -m tests.benchmarks.memory [MiB]``. Each row says how far the peak resident memory of the process that
-does the work grows above what it had before; a small piece of the same work is done first. Linux only.
+Run ``python -m tests.benchmarks memory``, or ``python -m tests.benchmarks.memory [MiB]`` for another length. Each row
+says how far the peak resident memory of the process that does the work grows above what it had before; a small piece of
+the same work is done first. Linux only.
 """
 
 from __future__ import annotations
@@ -12,35 +13,36 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tests.benchmarks.duel import Options, Row, table
 from tests.benchmarks.ground import MIB, Bytes, deployment, peak_mib, reset_peak
 
 
-def main(length: int) -> None:
-    print(f"{'work':<28}{'growth of peak RSS':>20}{'time':>10}{'rate':>12}")
+def rows(options: Options, length: int = 1024 * MIB) -> Iterator[Row]:
     with deployment() as directory:
-        sha384 = measure_python_api(length)
-        measure_proof(length, sha384)
-        measure_http(directory, length)
+        sha384 = yield from rows_of_python_api(length)
+        yield row_of_proof(length, sha384)
+        yield from rows_of_http(directory, length)
 
 
-def measure_python_api(length: int) -> str:
+def rows_of_python_api(length: int) -> Generator[Row, None, str]:
     from django_blobstore.managed import ManagedStorage
 
     store = ManagedStorage()
     put_and_get(store, "warm", 8 * MIB)
-    measured("Python put", length, lambda: store.put_for_bucket("b", "big", Bytes(length)))
-    measured("Python get", length, lambda: read_all(store.get_for_bucket("b", "big")))
-    measured("storage put (GridFS alone)", length, lambda: store.resource_storage.put("alone", Bytes(length)))
+    yield measured("Python put", length, lambda: store.put_for_bucket("b", "big", Bytes(length)), at_most=32)
+    yield measured("Python get", length, lambda: read_all(store.get_for_bucket("b", "big")), at_most=12)
+    storage = store.resource_storage
+    yield measured("storage put (GridFS alone)", length, lambda: storage.put("alone", Bytes(length)), at_most=32)
     return store.get_for_bucket("b", "big").sha384
 
 
-def measure_proof(length: int, sha384: str) -> None:
+def row_of_proof(length: int, sha384: str) -> Row:
     from django_blobstore.managed import ManagedStorage, PutResponse
     from django_blobstore.proof import answer
 
@@ -48,10 +50,10 @@ def measure_proof(length: int, sha384: str) -> None:
     with store.get_for_bucket("b", "big") as holder:
         request = store.put_for_bucket_request("b", "claimed", sha384)
         proof: PutResponse = answer(holder, request, sha384)
-    measured("proof, the server's work", 0, lambda: store.proof_of_access_response(proof))
+    return measured("proof, the server's work", 0, lambda: store.proof_of_access_response(proof))
 
 
-def measure_http(directory: Path, length: int) -> None:
+def rows_of_http(directory: Path, length: int) -> Iterator[Row]:
     from django.contrib.auth import get_user_model
     from rest_framework.authtoken.models import Token
 
@@ -63,7 +65,7 @@ def measure_http(directory: Path, length: int) -> None:
     Bucket.objects.create(name="http", owner=user)
     bucket = Bucket.objects.get(name="http").uuid
     body = directory / "body"
-    for name, server in (("WSGI, gunicorn gthread", GUNICORN), ("ASGI, uvicorn", UVICORN)):
+    for name, server, most in (("WSGI, gunicorn gthread", GUNICORN, 12), ("ASGI, uvicorn", UVICORN, 20)):
         with site(server) as served:
             worker = (psutil.Process(served.process.pid).children() or [psutil.Process(served.process.pid)])[-1].pid
             for warm, size in ((True, 8 * MIB), (False, length)):
@@ -74,19 +76,21 @@ def measure_http(directory: Path, length: int) -> None:
                 if warm:
                     up(), down()
                 else:
-                    measured(f"PUT, {name}", length, up, worker)
-                    measured(f"GET, {name}", length, down, worker)
+                    yield measured(f"PUT, {name}", length, up, worker, at_most=32)
+                    yield measured(f"GET, {name}", length, down, worker, at_most=most)
 
 
-def measured(work: str, length: int, do: Callable[[], Any], pid: int | str = "self") -> None:
-    """Do it once and print how far the peak memory of the process `pid` rose, and how long it took."""
+def measured(
+    work: str, length: int, do: Callable[[], Any], pid: int | str = "self", *, at_most: float | None = None
+) -> Row:
+    """Do it once and return how far the peak memory of the process `pid` rose, and how long it took."""
     reset_peak(pid)
     before = peak_mib(pid)
     began = time.perf_counter()
     do()
     seconds = time.perf_counter() - began
-    rate = f"{length / MIB / seconds:8.0f} MiB/s" if length else ""
-    print(f"{work:<28}{peak_mib(pid) - before:>16.1f} MiB{seconds:>8.2f} s{rate:>14}", flush=True)
+    time_taken = f"{seconds:.2f} s" + (f", {length / MIB / seconds:.0f} MiB/s" if length else "")
+    return Row(work, "memory before", time_taken, "", peak_mib(pid) - before, "MiB", at_most=at_most)
 
 
 def put_and_get(store: Any, path: str, length: int) -> None:
@@ -117,4 +121,4 @@ def write_body(path: Path, length: int) -> str:
 
 
 if __name__ == "__main__":
-    main((int(sys.argv[1]) if len(sys.argv) > 1 else 1024) * MIB)
+    print(table(rows(Options(), (int(sys.argv[1]) if len(sys.argv) > 1 else 1024) * MIB)))
