@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,12 @@ from example_project.mongod import Mongod
 
 MIB = 1024 * 1024
 SQLITE = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": "PRAGMA journal_mode=WAL"}
+POSTGRESQL = {
+    "ENGINE": "django.db.backends.postgresql",
+    "NAME": "postgres",
+    "USER": "postgres",
+    "CONN_MAX_AGE": None,
+}
 _BLOCK = os.urandom(MIB)
 
 
@@ -32,20 +38,36 @@ class Bytes:
 
 
 @contextmanager
-def deployment(**blobstore: Any) -> Iterator[Path]:
-    """Run mongod in memory, make an SQLite catalog, set Django up on both and yield a directory to work in."""
+def deployment(*, postgresql: bool = False, **blobstore: Any) -> Iterator[Path]:
+    """Run mongod in memory, make a catalog, set Django up on both and yield a directory to work in.
+
+    The catalog is in SQLite, or in PostgreSQL with fsync and lasting connections.
+    """
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory, Mongod(None) as mongod:
         location = {"uri": mongod.uri, "database": "benchmark", "namespace": "blobs"}
         storages = {"blobstore": {"BACKEND": "django_blobstore.storages.GridFSStorage", "OPTIONS": location}}
-        database = {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{directory}/catalog.sqlite3", "OPTIONS": SQLITE}
-        given = {"database": database, "storages": storages, "blobstore": blobstore}
+        sqlite = {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{directory}/catalog.sqlite3", "OPTIONS": SQLITE}
+        given = {"database": POSTGRESQL if postgresql else sqlite, "storages": storages, "blobstore": blobstore}
         os.environ["BLOBSTORE_TEST_DEPLOYMENT"] = json.dumps(given)
         os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
         django.setup()
         from django.core.management import call_command  # needs Django set up
 
-        call_command("migrate", verbosity=0)
-        yield Path(directory)
+        with _postgresql(Path(directory, "postgresql")) if postgresql else nullcontext():
+            call_command("migrate", verbosity=0)
+            yield Path(directory)
+
+
+@contextmanager
+def _postgresql(directory: Path) -> Iterator[None]:
+    from django.db import connections
+
+    from tests import servers  # needs Django's settings
+
+    with servers.postgresql(directory, durable=True) as address:
+        connections["default"].settings_dict.update(address)
+        yield
+        connections.close_all()
 
 
 def reset_peak(pid: int | str = "self") -> None:
