@@ -1,7 +1,8 @@
 """The only module that changes a reference count, each time in one transaction with the rows that justify it.
 
-Locks are taken in one order everywhere: the object, then resources by primary key, then the pending file. Two
-transactions can then wait for each other only in rare races over a new content, and those are tried again.
+Locks are taken in one order everywhere: the object, then resources by primary key, then the pending file, then a share
+of the totals. Two transactions can then wait for each other only in rare races over a new content, and those are tried
+again.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from django.db import connections, router, transaction
-from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from django_blobstore import usage
 from django_blobstore.conf import conf
 from django_blobstore.digests import clean_hash
 from django_blobstore.errors import (
@@ -32,6 +33,7 @@ from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resour
 from django_blobstore.namespaces import Namespace
 from django_blobstore.signals import resource_damaged
 from django_blobstore.transactions import ATTEMPTS, transact
+from django_blobstore.usage import NOTHING, Held
 
 T = TypeVar("T")
 
@@ -59,6 +61,14 @@ class Change:
 
     managed: ManagedResource
     discarded: list[StoredFile] = field(default_factory=list)
+
+
+class Returned(NamedTuple):
+    """What giving back a reference came to: was it the `last`, and the content's storage path and length in bytes."""
+
+    last: bool
+    path: str
+    length: int
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,8 @@ class ResourceCatalog:
         After the last one the row is gone and the file is to be deleted: `sweep` does that after `DELETION_GRACE`, and
         the caller may do it earlier. Raises `ResourceNotFound`.
         """
-        return self.transact(lambda: self._count_down(id, []))
+        returned = self.transact(lambda: self._count_down(id, []))
+        return returned.last, returned.path
 
     def refer(
         self,
@@ -198,20 +209,18 @@ class ResourceCatalog:
     ) -> Change:
         managed = self._locked(namespace, path)
         is_new = managed is None
-        discarded: list[StoredFile] = []
         if managed is None:
-            resource = self._count_up(content, scope, file)
-        else:
-            resource = self._exchange(managed.resource_id, content, scope, file, discarded)
+            managed = ManagedResource(bucket_id=namespace.bucket_id, user=namespace.user, path=path)
+        discarded: list[StoredFile] = []
+        resource, lost = self._exchange(managed, content, scope, file, discarded)
         reach("refer.counted")
         if file:
             self._settle(resource, file, discarded)
         elif not resource.is_sound:
             raise ResourceNotFound(content.sha384)
         reach("refer.settled")
-        if managed is None:
-            self._require_bucket(namespace, create_bucket)
-            managed = ManagedResource(bucket_id=namespace.bucket_id, user=namespace.user, path=path)
+        if managed.resource_id != resource.pk:
+            self._count_usage(namespace, managed, Held(resource.pk, resource.length), lost, create_bucket)
         managed.was_created = is_new
         managed.resource = resource
         managed.modified_at = timezone.now()
@@ -224,20 +233,34 @@ class ResourceCatalog:
         return Change(managed, discarded)
 
     def _release(self, namespace: Namespace, path: str) -> Change:
-        managed = self._locked(namespace, path)
+        condition, key = usage.condition_of(self.using, namespace)
+        deleted = ManagedResource.objects.using(self.using).raw(
+            f'DELETE FROM {_OBJECT} WHERE {condition} AND "user" = %s AND path = %s RETURNING *',
+            [key, namespace.user, path],
+        )
+        managed = next(iter(deleted), None)
         if managed is None:
             raise ResourceNotFound(path)
-        # Django's own delete, past the guard against deletes that nobody counts.
-        QuerySet.delete(ManagedResource.objects.using(self.using).filter(pk=managed.pk))
         reach("release.deleted")
         change = Change(managed)
-        self._count_down(managed.resource_id, change.discarded)
+        returned = self._count_down(managed.resource_id, change.discarded)
         reach("release.counted")
+        self._count_usage(namespace, managed, NOTHING, Held(managed.resource_id, returned.length))
         return change
 
     def _locked(self, namespace: Namespace, path: str) -> ManagedResource | None:
         # Without a join: a row that changed while its lock was waited for would no longer match, and seem gone.
         return ManagedResource.objects.using(self.using).select_for_update().at(namespace, path).first()
+
+    def _count_usage(
+        self, namespace: Namespace, managed: ManagedResource, gained: Held, lost: Held, create_bucket: bool = True
+    ) -> None:
+        """Bring the totals of `namespace` up to date; where there are none yet, the bucket may be missing as well."""
+        if not usage.record(self.using, managed, gained=gained, lost=lost):
+            self._require_bucket(namespace, create_bucket)
+            usage.begin(self.using, namespace)
+            usage.record(self.using, managed, gained=gained, lost=lost)
+        reach("usage.recorded")
 
     def _require_bucket(self, namespace: Namespace, create: bool) -> None:
         if namespace.bucket_id is None:
@@ -251,25 +274,30 @@ class ResourceCatalog:
 
     def _exchange(
         self,
-        old_id: int,
+        managed: ManagedResource,
         content: Content,
         scope: str,
         file: StoredFile | None,
         discarded: list[StoredFile],
-    ) -> Resource:
-        """Count the new content up and the old one down, the one with the lower primary key first."""
+    ) -> tuple[Resource, Held]:
+        """Count up the content and down what `managed` refers to, if it does, the lower primary key first.
+
+        Returns the content's resource and what was counted down.
+        """
+        if managed.pk is None:
+            return self._count_up(content, scope, file), NOTHING
+        old_id = managed.resource_id
         resources = Resource.objects.using(self.using)
         new_id = resources.filter(scope=scope, sha384=content.sha384).values_list("pk", flat=True).first()
         if new_id == old_id:
-            return resources.select_for_update().get(pk=old_id)
+            return resources.select_for_update().get(pk=old_id), NOTHING
         if new_id is not None and new_id < old_id:
             resource = self._count_up(content, scope, file)
             reach("refer.counted_up")
-            self._count_down(old_id, discarded)
-            return resource
-        self._count_down(old_id, discarded)
+            return resource, Held(old_id, self._count_down(old_id, discarded).length)
+        lost = Held(old_id, self._count_down(old_id, discarded).length)
         reach("refer.counted_down")
-        return self._count_up(content, scope, file)
+        return self._count_up(content, scope, file), lost
 
     def _count_up(self, content: Content, scope: str, file: StoredFile | None) -> Resource:
         """Insert the resource with the count 1, or add one to its count, in one statement."""
@@ -287,8 +315,8 @@ class ResourceCatalog:
             raise LengthMismatch(resource.length, content.length)
         return resource
 
-    def _count_down(self, id: int, discarded: list[StoredFile]) -> tuple[bool, str]:
-        """Take one from the count, or delete the row at one and discard its file; return whether, and the path."""
+    def _count_down(self, id: int, discarded: list[StoredFile]) -> Returned:
+        """Take one from the count, or delete the row at one and discard its file."""
         for _ in range(ATTEMPTS):
             gone = self._execute(
                 f"DELETE FROM {_RESOURCE} WHERE id = %s AND reference_count = 1 RETURNING path, storage, length",
@@ -296,14 +324,14 @@ class ResourceCatalog:
             )
             for path, storage, length in gone:
                 self._discard(StoredFile(storage, path), length, discarded)
-                return True, path
+                return Returned(True, path, length)
             left = self._execute(
                 f"UPDATE {_RESOURCE} SET reference_count = reference_count - 1"
-                " WHERE id = %s AND reference_count > 1 RETURNING path",
+                " WHERE id = %s AND reference_count > 1 RETURNING path, length",
                 [id],
             )
-            if left:
-                return False, left[0][0]
+            for path, length in left:
+                return Returned(False, path, length)
             if not Resource.objects.using(self.using).filter(pk=id).exists():
                 break
         raise ResourceNotFound(id)
@@ -371,6 +399,7 @@ class ResourceCatalog:
             return rows
 
 
+_OBJECT = ManagedResource._meta.db_table
 _RESOURCE = Resource._meta.db_table
 
 

@@ -39,13 +39,8 @@ class BucketQuerySet(QuerySet["Bucket"]):
 
     def with_usage(self) -> BucketQuerySet:
         """Add `object_count`, `logical_bytes` (each object counts) and `stored_bytes` (each content counts once)."""
-        objects = ManagedResource.objects.filter(bucket=OuterRef("pk"))
-        contents = ManagedResource.objects.filter(bucket=OuterRef(OuterRef("pk"))).values("resource")
-        return self.annotate(
-            object_count=_total("COUNT", objects, "pk"),
-            logical_bytes=_total("SUM", objects, "resource__length"),
-            stored_bytes=_total("SUM", Resource.objects.filter(pk__in=contents), "length"),
-        )
+        rows = Usage.objects.filter(bucket=OuterRef("pk"))
+        return self.annotate(**{column: _total("SUM", rows, column) for column in Totals._fields})
 
 
 class Bucket(models.Model):
@@ -253,7 +248,7 @@ class ManagedResource(InNamespace):
     )
     path: models.CharField[str, str] = ByteOrderedField(_("path"), max_length=MAX_PATH_BYTES)
     resource = models.ForeignKey(
-        Resource, verbose_name=_("resource"), on_delete=models.PROTECT, related_name="references"
+        Resource, verbose_name=_("resource"), on_delete=models.PROTECT, related_name="references", db_index=False
     )
     content_type = models.CharField(_("content type"), max_length=255, blank=True, default="")
     metadata = models.JSONField(_("metadata"), blank=True, default=dict)
@@ -268,6 +263,7 @@ class ManagedResource(InNamespace):
     class Meta:
         verbose_name = _("managed resource")
         verbose_name_plural = _("managed resources")
+        indexes = [models.Index(fields=["resource", "bucket", "user"], name="blobstore_references")]
         constraints = [
             models.UniqueConstraint(
                 fields=["bucket", "user", "path"],
@@ -288,6 +284,64 @@ class ManagedResource(InNamespace):
         raise CountBypassed("ManagedResource.delete()")
 
     delete.alters_data = True  # type: ignore[attr-defined]
+
+
+class Totals(NamedTuple):
+    """What some objects come to; in `logical_bytes` each object counts, in `stored_bytes` each content once."""
+
+    object_count: int
+    logical_bytes: int
+    stored_bytes: int
+
+
+class UsageQuerySet(QuerySet["Usage"]):
+    """Shares of totals, by what they are totals of."""
+
+    def within(self, namespace: Namespace) -> UsageQuerySet:
+        """Rows of the bucket, whoever the user in it is, or of the user outside buckets."""
+        user = "" if namespace.bucket_id else namespace.user
+        return self.filter(Q(bucket_id=namespace.bucket_id), user=user)
+
+    def totals(self) -> Totals:
+        sums = self.aggregate(**{column: Coalesce(Sum(column), 0) for column in Totals._fields})
+        return Totals(**sums)
+
+
+class Usage(InNamespace):
+    """A share of the totals of a bucket, or of a user outside buckets; see `django_blobstore.usage`."""
+
+    bucket = models.ForeignKey(
+        Bucket,
+        verbose_name=_("bucket"),
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="usage",
+        db_index=False,
+    )
+    stripe = models.PositiveSmallIntegerField(_("stripe"))
+    object_count = models.BigIntegerField(_("objects"), default=0)
+    logical_bytes = models.BigIntegerField(_("logical bytes"), default=0)
+    stored_bytes = models.BigIntegerField(_("stored bytes"), default=0)
+
+    objects = UsageQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("usage")
+        verbose_name_plural = _("usage")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["bucket", "stripe"],
+                condition=Q(bucket__isnull=False),
+                name="blobstore_usage_once_per_bucket",
+            ),
+            models.UniqueConstraint(
+                fields=["user", "stripe"], condition=Q(bucket__isnull=True), name="blobstore_usage_once_outside_buckets"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.namespace}, {self.stripe}"
 
 
 class PutRequestQuerySet(QuerySet["PutRequest"]):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 from django.db import Error, connections, transaction
 
@@ -33,10 +34,24 @@ def transact(using: str, work: Callable[[], T], *, durable: bool = False) -> T:
     Inside a transaction of the caller it runs once: only whoever began that can run it again. Raises `CatalogBusy`
     after the last time, and `RuntimeError` if it is to be `durable` inside a transaction.
     """
+    return _tried(using, work, lambda: transaction.atomic(using=using, durable=durable))
+
+
+def commit_alone(using: str, statement: Callable[[], T]) -> T:
+    """Run `statement`, which sends a single one, committed as soon as it is done: the least a transaction can cost.
+
+    Raises like `transact` with `durable`.
+    """
+    if connections[using].get_autocommit():
+        return _tried(using, statement, nullcontext)
+    return transact(using, statement, durable=True)
+
+
+def _tried(using: str, work: Callable[[], T], transaction_of: Callable[[], AbstractContextManager[Any]]) -> T:
     attempts = 1 if connections[using].in_atomic_block else ATTEMPTS
     for attempt in range(1, attempts + 1):
         try:
-            with transaction.atomic(using=using, durable=durable):
+            with transaction_of():
                 done = work()
             reach("catalog.committed")
             return done

@@ -21,6 +21,7 @@ from django_blobstore.models import PendingFile, PendingFileQuerySet, Resource
 from django_blobstore.namespaces import Namespace
 from django_blobstore.resource_storage import ResourceStorage, fresh_path
 from django_blobstore.storages.hooks import Unanswered
+from django_blobstore.transactions import commit_alone
 from django_blobstore.upkeep import expunge
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,8 @@ class Upload:
 
     def _announce(self, file: StoredFile, declared_sha384: str) -> None:
         pending = PendingFile.objects.using(self.catalog.using)
-        self.catalog.transact(
+        commit_alone(
+            self.catalog.using,
             lambda: pending.create(
                 path=file.path,
                 storage=file.storage,
@@ -125,7 +127,6 @@ class Upload:
                 declared_sha384=declared_sha384,
                 lease_until=Now() + timedelta(seconds=conf.LEASE),
             ),
-            durable=True,
         )
         self.renewed_at = time.monotonic()
 

@@ -3,37 +3,39 @@
 1. Each reference count is the number of objects that refer to the resource.
 2. Each object reads back with its SHA-384 and length.
 3. Each stored file is named by exactly one row, a resource or a pending file, and each resource has its file.
-4. Once the leases and grace periods are over, a sweep leaves nothing pending.
+4. The totals of each bucket, and of each user outside buckets, are those of its objects.
+5. Once the leases and grace periods are over, a sweep leaves nothing pending.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from django.db.models import Count
 from django.db.models.functions import Now
 
 from django_blobstore.managed import ManagedStorage
-from django_blobstore.models import ManagedResource, PendingFile, Resource
+from django_blobstore.models import ManagedResource, PendingFile, Resource, Totals, Usage
+from django_blobstore.namespaces import Namespace
 from django_blobstore.storages.gridfs_bucket import named_id
 from django_blobstore.upkeep import sweep
 from tests.stored import Stored
 
 
 def assert_sound(stored: Stored) -> None:
-    """Fail, telling everything that is wrong, unless rules 1 to 3 hold."""
-    _assert_none("The store is not sound", [*wrong_counts(), *unreadable_objects(), *misnamed_files(stored)])
+    """Fail, telling everything that is wrong, unless rules 1 to 4 hold."""
+    _assert_none("The store is not sound", _all_wrong(stored))
 
 
 def assert_settled(stored: Stored) -> None:
-    """End every lease and grace period, sweep, and fail unless rules 1 to 4 hold."""
+    """End every lease and grace period, sweep, and fail unless rules 1 to 5 hold."""
     end_leases_and_graces()
     report = sweep()
     wrong = [f"the sweep could not delete {report.failed_files} files"] if report.failed_files else []
     wrong += [f"still pending after the sweep: {_told(row)}" for row in PendingFile.objects.all()]
-    wrong += [*wrong_counts(), *unreadable_objects(), *misnamed_files(stored)]
-    _assert_none("The store is not settled", wrong)
+    _assert_none("The store is not settled", wrong + _all_wrong(stored))
 
 
 def assert_empty(stored: Stored) -> None:
@@ -42,6 +44,7 @@ def assert_empty(stored: Stored) -> None:
     wrong += [f"{resource!r} with count {resource.reference_count}" for resource in Resource.objects.all()]
     wrong += [f"pending: {_told(row)}" for row in PendingFile.objects.all()]
     wrong += [f"stored file {name!r}" for name in sorted(stored.names())]
+    wrong += wrong_totals()
     _assert_none("Something is left", wrong)
 
 
@@ -49,6 +52,10 @@ def end_leases_and_graces() -> None:
     """Make every lease and every grace period end now, as if their time had passed."""
     PendingFile.objects.filter(discard=False).update(lease_until=Now())
     PendingFile.objects.filter(discard=True).update(due_at=Now())
+
+
+def _all_wrong(stored: Stored) -> list[str]:
+    return [*wrong_counts(), *unreadable_objects(), *misnamed_files(stored), *wrong_totals()]
 
 
 def wrong_counts() -> Iterator[str]:
@@ -80,6 +87,28 @@ def misnamed_files(stored: Stored) -> Iterator[str]:
     yield from (f"file {name!r} is stored and no row names it" for name in sorted(names - used - _fragments(pending)))
     yield from (f"file {path!r} is named by a resource and a pending file" for path in sorted(used & pending))
     yield from (f"file {path!r} is named by a resource and not stored" for path in sorted(used - names))
+
+
+def wrong_totals() -> Iterator[str]:
+    """Say whose totals are not those of the objects there are (rule 4)."""
+    kept, actual = defaultdict[Namespace, Counter[str]](Counter), defaultdict[Namespace, Counter[str]](Counter)
+    for share in Usage.objects.all():
+        for column in Totals._fields:
+            kept[share.namespace][column] += getattr(share, column)
+    counted = set()
+    for managed in ManagedResource.objects.select_related("resource"):
+        holder, length = _holder(managed), managed.resource.length
+        stored = 0 if (holder, managed.resource_id) in counted else length
+        counted.add((holder, managed.resource_id))
+        actual[holder].update(object_count=1, logical_bytes=length, stored_bytes=stored)
+    for holder in kept.keys() | actual.keys():
+        if kept[holder] != actual[holder]:
+            yield f"the totals of {holder} are {kept[holder]} and should be {actual[holder]}"
+
+
+def _holder(managed: ManagedResource) -> Namespace:
+    """Return who has the totals in which `managed` counts: its bucket, or its user outside buckets."""
+    return Namespace(bucket=str(managed.bucket_id)) if managed.bucket_id else Namespace(user=managed.user)
 
 
 def _read(managed: ManagedResource) -> tuple[str, int]:

@@ -392,8 +392,9 @@ def test_a_remove_finds_an_object_that_is_overwritten_all_the_time(database: str
     assert_settled(stored)
 
 
-BEGIN_PUT = ["BEGIN", "SELECT managedresource"]
-ANNOUNCE = ["BEGIN", "INSERT pendingfile", "COMMIT"]
+BEGIN = ["BEGIN", "SELECT managedresource"]
+COMMIT = ["UPDATE usage", "INSERT managedresource", "COMMIT"]
+COMMIT_CHANGE = ["UPDATE usage", "UPDATE managedresource", "COMMIT"]
 FREE_OLD = ["DELETE resource", "INSERT pendingfile"]
 
 
@@ -401,26 +402,26 @@ FREE_OLD = ["DELETE resource", "INSERT pendingfile"]
 def test_the_statements_of_each_operation_are_these_and_no_more(database: str, stored: Stored) -> None:
     store = ManagedStorage()
     get, put, remove = (partial(verb, BUCKET, "a") for verb in (store.get, store.put, store.remove))
-    insert_object = ["INSERT bucket", "INSERT managedresource", "COMMIT"]
+    first_in_bucket = ["UPDATE usage", "INSERT bucket", "INSERT usage", *COMMIT]
 
+    announced = ["SELECT resource", "INSERT pendingfile", *BEGIN]
     adopted = ["INSERT resource", "DELETE pendingfile"]
-    assert issued(database, put, b"new") == ["SELECT resource", *ANNOUNCE, *BEGIN_PUT, *adopted, *insert_object]
-    known = partial(store.put, BUCKET, "b")
-    assert issued(database, known, b"new") == ["SELECT resource", *BEGIN_PUT, "INSERT resource", *insert_object]
+    assert issued(database, put, b"new") == [*announced, *adopted, *first_in_bucket]
+    assert issued(database, store.put, BUCKET, "other", b"other") == [*announced, *adopted, *COMMIT]
+    assert issued(database, store.put, BUCKET, "b", b"new") == ["SELECT resource", *BEGIN, "INSERT resource", *COMMIT]
     assert issued(database, lambda: get().read()) == ["SELECT managedresource"]
 
     unchanged = ["SELECT resource", "SELECT resource", "UPDATE managedresource", "COMMIT"]
-    assert issued(database, put, b"new") == ["SELECT resource", *BEGIN_PUT, *unchanged]
+    assert issued(database, put, b"new") == ["SELECT resource", *BEGIN, *unchanged]
     count_down = ["SELECT resource", "DELETE resource", "UPDATE resource"]
-    moved = [*count_down, *adopted, "UPDATE managedresource", "COMMIT"]
-    assert issued(database, put, b"newer") == ["SELECT resource", *ANNOUNCE, *BEGIN_PUT, *moved]
-    back = ["SELECT resource", "INSERT resource", *FREE_OLD, "UPDATE managedresource", "COMMIT"]
-    assert issued(database, put, b"new") == ["SELECT resource", *BEGIN_PUT, *back]
+    assert issued(database, put, b"newer") == [*announced, *count_down, *adopted, *COMMIT_CHANGE]
+    back = ["SELECT resource", "INSERT resource", *FREE_OLD]
+    assert issued(database, put, b"new") == ["SELECT resource", *BEGIN, *back, *COMMIT_CHANGE]
 
-    shared = ["DELETE managedresource", "DELETE resource", "UPDATE resource", "COMMIT"]
-    assert issued(database, remove) == [*BEGIN_PUT, *shared]
-    last = ["DELETE managedresource", *FREE_OLD, "COMMIT"]
-    assert issued(database, store.remove, BUCKET, "b") == [*BEGIN_PUT, *last]
+    shared = ["BEGIN", "DELETE managedresource", "DELETE resource", "UPDATE resource", "UPDATE usage", "COMMIT"]
+    assert issued(database, remove) == shared
+    last = ["BEGIN", "DELETE managedresource", *FREE_OLD, "UPDATE usage", "COMMIT"]
+    assert issued(database, store.remove, BUCKET, "b") == last
 
 
 def issued(database: str, work: Callable[..., object], *arguments: object) -> list[str]:

@@ -7,7 +7,7 @@ from django.core.files.base import ContentFile
 from django.db import connection
 
 from django_blobstore.managed import ManagedStorage, Namespace
-from django_blobstore.models import PendingFile, Resource
+from django_blobstore.models import PendingFile, Resource, Totals, Usage
 from tests.invariants import assert_empty, assert_settled, assert_sound
 from tests.stored import Stored
 
@@ -28,6 +28,13 @@ def test_a_wrong_count_is_noticed(stored: Stored, resource: Resource) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE django_blobstore_resource SET reference_count = 2")
     with pytest.raises(AssertionError, match="counts 2 references but 1 objects"):
+        assert_sound(stored)
+
+
+@pytest.mark.parametrize("column", Totals._fields)
+def test_a_wrong_total_is_noticed(stored: Stored, resource: Resource, column: str) -> None:
+    Usage.objects.update(**{column: 2})
+    with pytest.raises(AssertionError, match=r"the totals of bucket .* should be"):
         assert_sound(stored)
 
 

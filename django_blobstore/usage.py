@@ -1,0 +1,70 @@
+"""How much each namespace holds: totals that the transaction which changes a namespace changes with it.
+
+The totals of a namespace are the sum of several rows. Each thread adds to one of them, so that those who put into the
+same bucket seldom wait for each other; the figures of a single row mean nothing and may be negative.
+"""
+
+from __future__ import annotations
+
+from threading import get_native_id
+from typing import Any, NamedTuple
+
+from django.db import connections
+
+from django_blobstore.models import Bucket, ManagedResource, Usage
+from django_blobstore.namespaces import Namespace
+
+STRIPES = 8
+
+
+class Held(NamedTuple):
+    """A content that an object refers to: the primary key of its resource, and its length in bytes."""
+
+    id: int
+    length: int
+
+
+NOTHING = Held(0, 0)
+
+
+def record(using: str, managed: ManagedResource, *, gained: Held = NOTHING, lost: Held = NOTHING) -> bool:
+    """Add to the totals what `managed` gained and take off what it lost; say whether they are kept yet (see `begin`).
+
+    To be called with both resources locked, and before the new reference of `managed` is written.
+    """
+    condition, key = condition_of(using, managed.namespace)
+    # A content is stored for the namespace unless another object there refers to it too.
+    stored = f"CASE WHEN EXISTS (SELECT 1 FROM {_OBJECTS} WHERE resource_id = %s AND {condition} AND id <> %s)"
+    stored += " THEN 0 ELSE %s END"
+    own = managed.pk or 0
+    parameters: list[Any] = [bool(gained.id) - bool(lost.id), gained.length - lost.length]
+    parameters += [gained.id, key, own, gained.length, lost.id, key, own, lost.length, key, _stripe()]
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {_USAGE} SET object_count = object_count + %s, logical_bytes = logical_bytes + %s,"
+            f" stored_bytes = stored_bytes + {stored} - {stored} WHERE {condition} AND stripe = %s",
+            parameters,
+        )
+        return bool(cursor.rowcount)
+
+
+def begin(using: str, namespace: Namespace) -> None:
+    """Make the row in which this thread keeps its share of the totals of `namespace`, whose bucket must be there."""
+    user = "" if namespace.bucket_id else namespace.user
+    row = Usage(bucket_id=namespace.bucket_id, user=user, stripe=_stripe())
+    Usage.objects.using(using).bulk_create([row], ignore_conflicts=True)
+
+
+def condition_of(using: str, namespace: Namespace) -> tuple[str, object]:
+    """Return the SQL condition of the rows that count for `namespace`, and its one parameter."""
+    if namespace.bucket_id is None:
+        return 'bucket_id IS NULL AND "user" = %s', namespace.user
+    return "bucket_id = %s", Bucket._meta.pk.get_db_prep_value(namespace.bucket_id, connections[using])
+
+
+def _stripe() -> int:
+    return get_native_id() % STRIPES
+
+
+_OBJECTS = ManagedResource._meta.db_table
+_USAGE = Usage._meta.db_table
