@@ -7,14 +7,12 @@ starts the servers it needs.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing import get_context
 
-from tests.benchmarks.duel import ROUNDS, Options, Row, table
+from tests.benchmarks.duel import ROUNDS, run_group, table
 
 GROUPS = ("storage", "store", "http", "scale", "memory")
 
@@ -32,27 +30,11 @@ def main(arguments: list[str]) -> None:
     # Django is set up once per process, and one group's memory is not another's.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as fresh:
         for name in groups:
-            found, peaks[name] = fresh.submit(run, name, chosen.rounds).result()
+            found, peaks[name] = fresh.submit(run_group, name, chosen.rounds).result()
             rows += found
     print(f"\n{table(rows)}\n")
     for name, of_group in peaks.items():
         print(f"Peak RSS, {name}: " + ", ".join(f"{who} {mib:.0f} MiB" for who, mib in of_group.items()))
-
-
-def run(group: str, rounds: int) -> tuple[list[Row], dict[str, float]]:
-    """Run `group`, printing its rows as they come; return them and the peaks of memory in MiB."""
-    options, found = Options(rounds), []
-    _progress(f"{group}: starting")
-    for row in import_module(f"tests.benchmarks.{group}").rows(options):
-        print(row, flush=True)
-        options.peaks()
-        _progress(f"{group}: {len(found) + 1} rows, load {os.getloadavg()[0]:.1f}")
-        found.append(row)
-    return found, options.peaks()
-
-
-def _progress(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
+
+import psutil
 
 from tests.benchmarks.ground import peak_mib
 
@@ -53,23 +59,23 @@ _HEAD = "| work | against | ours | peer | value | target | reached |\n|---|---|-
 
 @dataclass
 class Options:
-    """What a group of benchmarks is told, and the servers whose memory it wants watched."""
+    """What a group of benchmarks is told, and what memory was seen at work."""
 
     rounds: int = ROUNDS
     _watched: dict[str, int] = field(default_factory=dict)
     _peaks: dict[str, float] = field(default_factory=dict)
 
     def watch(self, name: str, pid: int) -> None:
-        """Report the peak memory of the process `pid` as that of `name`."""
+        """Report the memory of a process as that of `name`; children are watched without being asked for."""
         self._watched[name] = pid
 
     def peaks(self) -> dict[str, float]:
-        """Return the peak resident MiB of this process and of each watched one, as far as it was seen."""
-        for name, pid in {"benchmark": "self", **self._watched}.items():
-            try:
-                self._peaks[name] = peak_mib(pid)
-            except (FileNotFoundError, StopIteration):  # it ended, or is a zombie
-                continue
+        """Return the peak resident MiB of this process and of each watched one, at its highest so far."""
+        own = psutil.Process()
+        children = [(child.name(), child.pid) for child in own.children(recursive=True)]
+        for name, pid in [("benchmark", own.pid), *children, *self._watched.items()]:
+            with suppress(FileNotFoundError, StopIteration):  # it ended meanwhile
+                self._peaks[name] = max(self._peaks.get(name, 0), peak_mib(pid))
         return self._peaks
 
 
@@ -106,6 +112,19 @@ def duel(
     return Row(work, against, shown(mine), shown(others), ratio, at_least=at_least, at_most=at_most)
 
 
+def run_group(name: str, rounds: int) -> tuple[list[Row], dict[str, float]]:
+    """Run the group `name`, printing its rows as they come; return them and the peaks of memory in MiB."""
+    options = Options(rounds)
+    found: list[Row] = []
+    _progress(f"{name}: starting")
+    for row in import_module(f"tests.benchmarks.{name}").rows(options):
+        found.append(row)
+        print(row, flush=True)
+        options.peaks()
+        _progress(f"{name}: {len(found)} rows, load {os.getloadavg()[0]:.1f}")
+    return found, options.peaks()
+
+
 def shown(seconds: list[float]) -> str:
     """Return the median of `seconds` in ms, and the interquartile range in per cent of it."""
     median = statistics.median(seconds)
@@ -127,3 +146,7 @@ def _seconds(do: Callable[[], Any], each: int) -> float:
     for _ in range(each):
         do()
     return (time.perf_counter() - began) / each
+
+
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
