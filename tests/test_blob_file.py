@@ -107,6 +107,8 @@ def test_it_does_what_bytes_io_does(text: str, at_most: int, steps: list[tuple[A
         def read(self, size: int | None = -1, /) -> bytes:
             return super().read(min(size or 0, at_most))
 
+        read1 = read  # type: ignore[assignment]
+
     file, model = a_file(text.encode(), Short(text.encode())), io.BytesIO(text.encode())
     for name, *arguments in steps:
         if name == "seek" and arguments[1:] and model.tell() < 0:
@@ -166,6 +168,39 @@ def test_chunks_and_a_single_read_check_too(database: str, stored: Stored) -> No
         file.read()
     with get() as file, pytest.raises(ContentDamaged):
         list(file.chunks())
+
+
+def test_the_end_of_damaged_content_cannot_be_had_by_asking_again(database: str, stored: Stored) -> None:
+    put()
+    overwrite(stored, flipped(5))
+    with get() as file:
+        for _ in range(2):
+            given_out, error = read_in_blocks(file)
+            assert isinstance(error, ContentDamaged)
+        assert given_out == b""
+        file.seek(len(CONTENT) - 1)
+        with pytest.raises(ContentDamaged):
+            file.read1()
+
+
+@pytest.mark.parametrize("size", [1, 1000, MIB, 5 * MIB])
+def test_read1_gives_what_is_there_and_checks_it(database: str, stored: Stored, size: int) -> None:
+    put(CONTENT[-1000:] if size == 1 else CONTENT)
+    with get() as file:
+        pieces = list(iter(lambda: file.read1(size), b""))
+        assert file.tell() == file.size
+    assert sha384(b"".join(pieces)) == file.sha384
+    assert max(map(len, pieces)) <= size
+
+
+def test_content_without_a_sha256_is_checked_by_its_sha384(database: str, stored: Stored) -> None:
+    put()
+    Resource.objects.update(sha256="")
+    with get() as file:
+        assert file.read() == CONTENT
+    overwrite(stored, flipped(5))
+    with get() as file, pytest.raises(ContentDamaged):
+        file.read()
 
 
 @pytest.mark.parametrize("length", [0, 1, MIB, len(CONTENT) - 1])
@@ -274,6 +309,8 @@ class Faltering(io.BytesIO):
             self.failures -= 1
             raise ConnectionError("gone for a moment")
         return super().read(-(-size // 2) if size and size > 0 else size)
+
+    read1 = read  # type: ignore[assignment]
 
 
 def test_whoever_reads_on_after_a_broken_connection_misses_nothing() -> None:

@@ -31,6 +31,9 @@ class StoredFile(File):  # type: ignore[type-arg]
         super().__init__(cast("IO[bytes]", reader or reopen()), name)
         self._reopen = reopen
 
+    def read1(self, size: int = -1) -> bytes:
+        return cast("BufferedIOBase", self.file).read1(size)
+
     def open(self, mode: str | None = None, *_: Any, **__: Any) -> Self:
         if mode not in (None, "rb"):
             raise ValueError(f"{self.name!r} is open for reading; open it from its storage for {mode!r}.")
