@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -101,6 +102,24 @@ def deployment() -> str:
     database = connections[OneDatabase.alias].settings_dict
     current = {"database": database, "storages": settings.STORAGES, "blobstore": getattr(settings, "BLOBSTORE", {})}
     return json.dumps(current, default=str)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until_listening(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return once something listens on `port`; raise if `process` ends before or takes too long."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    while process.poll() is None and time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"The server did not start; its log ends:\n{processes.last_lines(log, 30)}")
 
 
 def _environment() -> dict[str, str]:

@@ -1,0 +1,79 @@
+"""A real nginx, for as long as a context lasts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from example_project import processes
+from tests.servers import free_port, wait_until_listening
+
+# Debian keeps it where only root's PATH leads.
+NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+
+_CONFIGURATION = """
+daemon off;
+{user}
+worker_processes 2;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log;
+events {{}}
+http {{
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    keepalive_requests 1000000;
+    client_max_body_size 0;
+    {temporary}
+    {upstream}
+    server {{
+        listen 127.0.0.1:{port};
+        {locations}
+    }}
+}}
+"""
+
+_UPSTREAM = "upstream site {{ server {address}; keepalive 16; }}"
+
+TO_SITE = """
+    location / {
+        proxy_pass http://site;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_set_header Host $http_host;
+        proxy_request_buffering off;
+    }
+"""
+
+
+@contextmanager
+def nginx(directory: Path, locations: str, *, site: str = "") -> Iterator[str]:
+    """Serve `locations`, in nginx's language, and yield the URL; the upstream "site" is at the URL `site`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    configuration = directory / "nginx.conf"
+    configuration.write_text(_configured(directory, locations, port, site))
+    log = directory / "nginx.log"
+    process = processes.start([str(NGINX), "-e", str(log), "-c", str(configuration)], log=log)
+    try:
+        wait_until_listening(port, process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        processes.stop(process)
+
+
+def _configured(directory: Path, locations: str, port: int, site: str) -> str:
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    return _CONFIGURATION.format(
+        directory=directory,
+        locations=locations,
+        port=port,
+        temporary=" ".join(f"{kind}_temp_path {directory}/{kind};" for kind in kinds),
+        upstream=_UPSTREAM.format(address=urlsplit(site).netloc) if site else "",
+        # Else its workers could not read what a test of root's wrote.
+        user="user root;" if os.geteuid() == 0 else "",
+    )
