@@ -128,9 +128,11 @@ class Resource(models.Model):
         verbose_name_plural = _("resources")
         indexes = [
             models.Index(fields=["verified_at", "id"], condition=~Q(path=""), name="blobstore_resource_verified"),
+            models.Index(fields=["id"], condition=Q(damaged_at__isnull=False), name="blobstore_resource_damaged"),
+            models.Index(fields=["id"], condition=Q(path=""), name="blobstore_resource_pending"),
         ]
         constraints = [
-            models.UniqueConstraint(fields=["scope", "sha384"], name="blobstore_resource_once_per_scope"),
+            models.UniqueConstraint(fields=["sha384", "scope"], name="blobstore_resource_once_per_scope"),
             models.UniqueConstraint(fields=["path"], condition=~Q(path=""), name="blobstore_resource_owns_its_file"),
             models.CheckConstraint(condition=Q(reference_count__gte=1), name="blobstore_resource_is_referenced"),
             models.CheckConstraint(
@@ -399,6 +401,7 @@ class PutRequest(MeantForNamespace):
         indexes = [
             models.Index(fields=["requester", "sha384", "created_at"], name="blobstore_request_failures"),
             models.Index(fields=["created_at"], name="blobstore_request_age"),
+            models.Index(fields=["state", "created_at"], name="blobstore_request_state"),
         ]
 
     def __str__(self) -> str:
