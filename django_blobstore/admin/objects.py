@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
 
@@ -16,24 +17,31 @@ from django.http.response import HttpResponseBase
 from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.safestring import SafeString
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from django_blobstore import serving
 from django_blobstore.admin import columns, removal
-from django_blobstore.admin.base import StoreAdmin
+from django_blobstore.admin.keyset import KeysetAdmin
 from django_blobstore.errors import BlobstoreError, ResourceNotFound
 from django_blobstore.managed import ManagedStorage
-from django_blobstore.models import Bucket, ManagedResource, ManagedResourceQuerySet, Resource
+from django_blobstore.models import Bucket, ManagedResource, ManagedResourceQuerySet, Resource, Usage
 
 FEW_BUCKETS = 20
+# No index has the paths of all namespaces, so a search in more than one looks at some rows only.
+SEARCHED_EVERYWHERE = 10_000
 
 
 class NamespaceFilter(SimpleListFilter):
-    """Offers the kinds of namespace."""
+    """Offers the kinds of namespace, each a range of an index."""
 
     title = _("namespace")
     parameter_name = "namespace"
-    conditions = {"bucket": Q(bucket__isnull=False), "user": ~Q(user=""), "global": Q(bucket__isnull=True, user="")}
+    conditions = {
+        "bucket": Q(bucket__isnull=False),
+        "user": Q(bucket__isnull=True, user__gt=""),
+        "global": Q(bucket__isnull=True, user=""),
+    }
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
         return [("bucket", _("in a bucket")), ("user", _("of a user")), ("global", _("global"))]
@@ -69,7 +77,7 @@ class BucketFilter(SimpleListFilter):
 
 
 class UserFilter(SimpleListFilter):
-    """Offers the user that a link chose."""
+    """Offers the user that a link chose, in the bucket that is chosen or else outside buckets."""
 
     title = _("user")
     parameter_name = "user__exact"
@@ -79,7 +87,39 @@ class UserFilter(SimpleListFilter):
         return [(user, user)] if user else []
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[ManagedResource]) -> QuerySet[ManagedResource]:
-        return queryset.filter(user=self.value())
+        outside = Q() if request.GET.get(BucketFilter.parameter_name) else Q(bucket=None)
+        return queryset.filter(outside, user=self.value())
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What part of all objects a list shows, as its address says: a bucket, a user or a kind of namespace."""
+
+    bucket: str
+    user: str
+    kind: str
+
+    @classmethod
+    def by(cls, request: HttpRequest) -> Chosen:
+        filters = (BucketFilter, UserFilter, NamespaceFilter)
+        return cls(*(request.GET.get(chosen.parameter_name, "") for chosen in filters))
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is one namespace, or a bucket with the namespaces of the users in it."""
+        return bool(self.bucket or self.user) or self.kind == "global"
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether there are totals of just this."""
+        if self.bucket:
+            return not self.user and self.kind in ("", "bucket")
+        return self.is_one and self.kind in ("", "user" if self.user else "global")
+
+    @property
+    def is_any(self) -> bool:
+        """Whether it is everything."""
+        return not (self.is_one or self.kind)
 
 
 class DescriptionForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class takes no arguments
@@ -98,16 +138,21 @@ class DescriptionForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's ow
         return metadata
 
 
-class ManagedResourceAdmin(StoreAdmin):
-    """Lists objects, the newest first, or by path within a bucket or under a prefix."""
+class ManagedResourceAdmin(KeysetAdmin):
+    """Lists objects, the newest first, or by path within a namespace or a kind of namespace."""
 
     form = DescriptionForm
     list_display = ["path", "namespace", "length", "content_type", "reference_count", "modified"]
     list_filter = [NamespaceFilter, BucketFilter, UserFilter]
     search_fields = ["path"]
-    search_help_text = _("The start of a path, such as photos/2024/.")
+    search_help_text = format_lazy(
+        _(
+            "The start of a path, such as photos/2024/, in the bucket, of the user or in the global namespace that is"
+            " chosen; without one, among the newest {count} objects."
+        ),
+        count=f"{SEARCHED_EVERYWHERE:,}",
+    )
     formfield_overrides = {JSONField: {"widget": forms.Textarea(attrs={"rows": 4})}}
-    sortable_by = ["path", "modified"]
     fieldsets = [
         (None, {"fields": ["path", "namespace", "content_type", "metadata"]}),
         (_("Content"), {"fields": ["length", "sha384", "reference_count", "resource_link"]}),
@@ -135,13 +180,33 @@ class ManagedResourceAdmin(StoreAdmin):
         return [column for column in self.list_display if column not in known]
 
     def get_ordering(self, request: HttpRequest) -> list[Any]:
-        by_path = {"q", BucketFilter.parameter_name, UserFilter.parameter_name} & set(request.GET)
-        return ["user", "path", "pk"] if by_path else ["-pk"]
+        return ["-pk"] if "pk" in self.get_orders(request) else ["path"]
+
+    def get_orders(self, request: HttpRequest) -> dict[str, list[str]]:
+        chosen = Chosen.by(request)
+        if chosen.is_any or (request.GET.get("q") and not chosen.is_one):
+            return {"pk": ["pk"]}
+        in_any_bucket = chosen.kind == "bucket" and not chosen.bucket
+        return {"path": ["bucket_id", "user", "path"] if in_any_bucket else ["user", "path"]}
+
+    def count_listed(self, request: HttpRequest) -> int | None:
+        chosen = Chosen.by(request)
+        if request.GET.get("q") or not chosen.is_counted:
+            return None
+        return Usage.objects.filter(Q(bucket_id=chosen.bucket or None), user=chosen.user).totals().object_count
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
+        chosen = Chosen.by(request)
         objects = cast("ManagedResourceQuerySet", queryset)
+        if not search_term:
+            return objects, False
+        if chosen.is_one:
+            objects = objects.filter(user=chosen.user)
+        else:
+            newest = ManagedResource.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+            objects = objects.filter(pk__gt=newest - SEARCHED_EVERYWHERE)
         return objects.under(search_term.removeprefix("/")), False
 
     @admin.display(description=_("namespace"))

@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_blobstore.admin import columns
 from django_blobstore.admin.base import ReadOnlyAdmin, StateFilter
+from django_blobstore.admin.keyset import KeysetAdmin
 from django_blobstore.models import PendingFile, PutRequest, PutRequestQuerySet
 
 
@@ -34,7 +35,7 @@ class RequestStateFilter(SimpleListFilter):
         return requests.filter(state=self.value()) if self.value() else requests
 
 
-class NamespacedAdmin(ReadOnlyAdmin):
+class NamespacedAdmin(ReadOnlyAdmin, KeysetAdmin):
     """Rows of a namespace whose bucket may be gone."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -76,6 +77,9 @@ class PutRequestAdmin(NamespacedAdmin):
         "expires_at",
     ]
 
+    def get_orders(self, request: HttpRequest) -> dict[str, list[str]]:
+        return {"created_at": ["created_at", "id"]}
+
     @admin.display(description=_("state"))
     def current_state(self, request: PutRequest) -> str:
         return str(_("expired") if request.has_expired else PutRequest.State(request.state).label)
@@ -90,17 +94,21 @@ class PutRequestAdmin(NamespacedAdmin):
 
 
 class PendingStateFilter(StateFilter):
-    """Offers what is to become of a file; an overdue one waits for the next sweep."""
+    """Offers what is to become of a file; one that is given up or due waits for the next sweep."""
 
-    states = {"arriving": _("arriving"), "waiting": _("to be deleted"), "overdue": _("overdue")}
+    states = {
+        "arriving": _("arriving"),
+        "abandoned": _("given up"),
+        "waiting": _("to be deleted"),
+        "due": _("due for deletion"),
+    }
 
 
 class PendingFileAdmin(NamespacedAdmin):
-    """Lists files that no resource speaks of, the oldest first."""
+    """Lists files that no resource speaks of, by their paths, or in one state by the time it ends or ended."""
 
     list_display = ["path", "state", "human_length", "deadline", "namespace", "managed_path", "storage"]
-    list_filter = [PendingStateFilter, "storage"]
-    ordering = ["created_at"]
+    list_filter = [PendingStateFilter]
     fields = [
         "path",
         "storage",
@@ -114,10 +122,19 @@ class PendingFileAdmin(NamespacedAdmin):
         "created_at",
     ]
 
+    def get_ordering(self, request: HttpRequest) -> list[Any]:
+        return list(self.get_orders(request))
+
+    def get_orders(self, request: HttpRequest) -> dict[str, list[str]]:
+        ends = {"arriving": "lease_until", "abandoned": "lease_until", "waiting": "due_at", "due": "due_at"}
+        first = ends.get(request.GET.get(PendingStateFilter.parameter_name, ""))
+        return {first: [first, "path"]} if first else {"path": ["path"]}
+
     @admin.display(description=_("state"))
     def state(self, file: PendingFile) -> SafeString:
-        overdue = "overdue" if file.is_overdue else ""
-        return PendingStateFilter.label(overdue or ("waiting" if file.discard else "arriving"))
+        if file.discard:
+            return PendingStateFilter.label("due" if file.is_overdue else "waiting")
+        return PendingStateFilter.label("abandoned" if file.is_overdue else "arriving")
 
     @admin.display(description=_("length"))
     def human_length(self, file: PendingFile) -> SafeString | None:

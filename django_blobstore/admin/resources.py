@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.db.models import F, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -14,6 +14,7 @@ from django.utils.translation import ngettext
 
 from django_blobstore.admin import columns
 from django_blobstore.admin.base import ReadOnlyAdmin, StateFilter
+from django_blobstore.admin.keyset import KeysetAdmin
 from django_blobstore.models import ManagedResource, Resource
 from django_blobstore.upkeep import verify
 
@@ -30,7 +31,7 @@ class ResourceStateFilter(StateFilter):
     states = {"sound": _("sound"), "damaged": _("damaged"), "missing": _("missing"), "pending": _("pending")}
 
 
-class ResourceAdmin(ReadOnlyAdmin):
+class ResourceAdmin(ReadOnlyAdmin, KeysetAdmin):
     """Lists contents, the newest first."""
 
     list_display = [
@@ -45,9 +46,8 @@ class ResourceAdmin(ReadOnlyAdmin):
         "scope",
     ]
     list_filter = [ResourceStateFilter]
-    search_fields = ["sha384__startswith"]
-    search_help_text = _("The start of a SHA-384 in hex.")
-    ordering = ["-pk"]
+    search_fields = ["sha384"]
+    search_help_text = _("A SHA-384 in hex, or the start of one.")
     actions = ["verify_now"]
 
     def has_verify_permission(self, request: HttpRequest) -> bool:
@@ -62,21 +62,29 @@ class ResourceAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Resource], search_term: str
     ) -> tuple[QuerySet[Resource], bool]:
-        return super().get_search_results(request, queryset, search_term.lower())
+        prefix = search_term.strip().lower()
+        # As a range of the index: of a LIKE it depends on the collation whether one serves it.
+        return queryset.filter(sha384__range=(prefix, prefix.ljust(96, "f"))) if prefix else queryset, False
+
+    def get_ordering(self, request: HttpRequest) -> list[Any]:
+        return ["sha384"] if request.GET.get("q") else ["-pk"]
+
+    def get_orders(self, request: HttpRequest) -> dict[str, list[str]]:
+        return {"pk": ["pk"], "sha384": ["sha384", "scope"]}
 
     @admin.display(description="SHA-384", ordering="sha384")
     def sha384_start(self, resource: Resource) -> SafeString:
         return columns.short_hash(resource.sha384)
 
-    @admin.display(description=_("length"), ordering="length")
+    @admin.display(description=_("length"))
     def human_length(self, resource: Resource) -> SafeString:
         return columns.human_length(resource.length)
 
-    @admin.display(description=_("references"), ordering="reference_count")
+    @admin.display(description=_("references"))
     def references_count(self, resource: Resource) -> int:
         return resource.reference_count
 
-    @admin.display(description=_("saved"), ordering=(F("reference_count") - 1) * F("length"))
+    @admin.display(description=_("saved"))
     def saved(self, resource: Resource) -> SafeString:
         return columns.human_length(resource.saved_bytes)
 
@@ -97,17 +105,17 @@ class ResourceAdmin(ReadOnlyAdmin):
         told = ngettext("%(count)d content is sound.", "%(count)d contents are sound.", sound) % {"count": sound}
         self.message_user(request, told, messages.SUCCESS if sound else messages.WARNING)
 
-    @admin.display(description=_("verified"), ordering="verified_at")
+    @admin.display(description=_("verified"))
     def verified(self, resource: Resource) -> SafeString | StrOrPromise:
         return columns.day(resource.verified_at) if resource.verified_at else _("never")
 
-    @admin.display(description=_("created"), ordering="created_at")
+    @admin.display(description=_("created"), ordering="pk")
     def created(self, resource: Resource) -> SafeString:
         return columns.day(resource.created_at)
 
     @admin.display(description=_("referred to by"))
     def references(self, resource: Resource) -> SafeString:
-        objects = resource.references.select_related("bucket").order_by("pk")[:LISTED_REFERENCES]
+        objects = resource.references.select_related("bucket").order_by("bucket_id", "user")[:LISTED_REFERENCES]
         links = columns.object_links(self.admin_site, objects, resource.reference_count)
         return format_html("<ul>{}</ul>", format_html_join("", "<li>{}</li>", ((one,) for one in links)))
 
