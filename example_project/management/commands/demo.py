@@ -26,6 +26,8 @@ HOST = "127.0.0.1"
 USERNAME = "admin"
 PASSWORD = "blobstore-demo"
 SECONDS_TO_START = 60
+# A worker that has just been forked does not hear gunicorn's SIGTERM yet; it is killed after so long, by default 30.
+SECONDS_TO_END = 3
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ def _manage_py() -> str:
 def _server_command(port: int) -> list[str]:
     if find_spec("gunicorn"):
         options = ["--worker-class=gthread", "--workers=2", "--threads=8", "--no-control-socket"]
+        options += [f"--graceful-timeout={SECONDS_TO_END}"]
         where = [f"--chdir={settings.BASE_DIR}", f"--bind={HOST}:{port}"]
         return [sys.executable, "-m", "gunicorn", "example_project.wsgi", *options, *where]
     return [sys.executable, _manage_py(), "runserver", "--noreload", f"{HOST}:{port}"]
