@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
-from typing import Protocol
+from typing import Protocol, Self
 
 from django.core.files.base import File
 
 from django_blobstore.digests import STORED_ALGORITHMS
 from django_blobstore.errors import BlobstoreError
 from django_blobstore.models import ManagedResource
+from django_blobstore.offload import in_thread, read_ahead
 from django_blobstore.resource_storage import BLOCK_SIZE, BytesFile
 from django_blobstore.storages.hooks import DamagedFile
 from django_blobstore.verification import Verification
@@ -86,6 +87,27 @@ class BlobFile(BytesFile):
         self.seek(0)
         following = partial(self.read, chunk_size) if chunk_size else partial(self.read1, BLOCK_SIZE)
         yield from iter(following, b"")
+
+    async def aread(self, size: int | None = -1) -> bytes:
+        """`read` for coroutines; one at a time."""
+        return await in_thread(partial(self.read, size))
+
+    def achunks(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        """`chunks` for coroutines, in blocks of 1 MiB by default; each is read while the one before is made use of."""
+        return read_ahead(self.chunks(chunk_size or BLOCK_SIZE))
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self.achunks()
+
+    async def aclose(self) -> None:
+        """`close` for coroutines, which may take a round trip."""
+        await in_thread(self.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]

@@ -23,6 +23,7 @@ from django_blobstore.catalog import Change, Content, ResourceCatalog, StoredFil
 from django_blobstore.conf import conf
 from django_blobstore.digests import Stream, as_readable, clean_hash
 from django_blobstore.errors import BlobstoreError, ContentDamaged, InvalidNamespace, ResourceNotFound, UploadPending
+from django_blobstore.managed_async import AsyncTwins
 from django_blobstore.models import Bucket, ManagedResource, PendingFile
 from django_blobstore.namespaces import MAX_SCOPE_LENGTH, Namespace, clean_path
 from django_blobstore.proof import PutResponse, RequestResponse
@@ -38,8 +39,8 @@ REREADS = 3
 BATCH = 500
 
 
-class ManagedStorage:
-    """Puts, gets and removes objects, keeping each content once.
+class ManagedStorage(AsyncTwins):
+    """Puts, gets and removes objects, keeping each content once. The methods with an "a" before are for coroutines.
 
     `catalog` and `resource_storage` default to what the settings say. An instance holds no state and may be shared.
     Paths are clean relative paths of at most 1024 bytes; one leading slash is ignored.
