@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
 from itertools import chain
 
-from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest
 from django.utils.http import content_disposition_header
 
 from django_blobstore.blob_file import BlobFile
 from django_blobstore.models import ManagedResource
+from django_blobstore.offload import read_ahead
+from django_blobstore.resource_storage import BLOCK_SIZE
 
 UNKNOWN_TYPE = "application/octet-stream"
 
@@ -48,16 +48,14 @@ class Blocks:
 
 
 class AsyncBlocks:
-    """The same under ASGI, where each block is read in a thread."""
+    """The same under ASGI, where each block is read in a thread while the one before is sent."""
 
     def __init__(self, file: BlobFile, blocks: Iterator[bytes]) -> None:
         self._file = file
         self._blocks = blocks
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        following = sync_to_async(partial(next, self._blocks, b""))
-        while block := await following():
-            yield block
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return read_ahead(self._blocks)
 
     def close(self) -> None:
         self._file.close()
@@ -102,7 +100,7 @@ def can_be_shown(content_type: str) -> bool:
 
 def _started(file: BlobFile) -> Iterator[bytes]:
     """Return the blocks of `file` with the first one read, so that missing bytes are an error and no torn answer."""
-    blocks = file.chunks()
+    blocks = file.chunks(BLOCK_SIZE)
     try:
         return chain([next(blocks, b"")], blocks)
     except BaseException:

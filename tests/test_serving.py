@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+from typing import Any
 
-from django_blobstore.models import ManagedResource
-from django_blobstore.serving import headers
+import pytest
+from django.http import HttpRequest, StreamingHttpResponse
+from django.test import AsyncRequestFactory, RequestFactory
+
+from django_blobstore.errors import ContentDamaged
+from django_blobstore.managed import ManagedStorage, Namespace
+from django_blobstore.models import ManagedResource, Resource
+from django_blobstore.serving import body, headers
+from tests.stored import Stored
+from tests.streams import MIB, content_of
+
+HERE = Namespace(bucket="photos")
+CONTENT = content_of(3 * MIB + 12_345)
 
 
 def sent(content_type: str, *, inline: bool = True, path: str = "folder/name") -> dict[str, str]:
@@ -71,3 +83,53 @@ def test_every_answer_forbids_sniffing_and_runs_in_a_sandbox(content_type: str, 
 def test_a_media_type_keeps_its_parameters() -> None:
     quoted = 'text/plain; charset="utf-8"; format=flowed'
     assert sent(quoted)["Content-Type"] == quoted
+
+
+def answer(request: HttpRequest) -> StreamingHttpResponse:
+    return StreamingHttpResponse(body(request, ManagedStorage().get(HERE, "a")))
+
+
+async def bytes_of(response: Any, at_most: int = 100) -> list[bytes]:
+    """Return the first blocks that a server under ASGI would send, and end as it does."""
+    blocks: list[bytes] = []
+    parts = aiter(response)
+    try:
+        while len(blocks) < at_most and (block := await anext(parts, b"")):
+            blocks.append(block)
+    finally:
+        await parts.aclose()
+    return blocks
+
+
+def test_bytes_leave_in_blocks_by_the_iterator_that_the_server_needs(database: str, stored: Stored) -> None:
+    ManagedStorage().put(HERE, "a", CONTENT)
+    sync, under_asgi = answer(RequestFactory().get("/")), answer(AsyncRequestFactory().get("/"))
+    assert (sync.is_async, under_asgi.is_async) == (False, True)
+    for blocks in (list(sync), asyncio.run(bytes_of(under_asgi))):  # type: ignore[call-overload]
+        assert b"".join(blocks) == CONTENT
+        assert [len(block) for block in blocks[:-1]] == [MIB] * 3
+    for response in (sync, under_asgi):
+        response.close()
+
+
+def test_a_client_under_asgi_may_go_away_before_the_end(database: str, stored: Stored) -> None:
+    ManagedStorage().put(HERE, "a", CONTENT)
+    response = answer(AsyncRequestFactory().get("/"))
+    file = response._resource_closers[0].__self__._file  # type: ignore[attr-defined]
+    assert asyncio.run(bytes_of(response, 1)) == [CONTENT[:MIB]]
+    response.close()
+    assert file.closed
+    assert Resource.objects.get().damaged_at is None
+
+
+def test_the_last_block_of_damaged_content_is_not_sent_under_asgi(database: str, stored: Stored) -> None:
+    ManagedStorage().put(HERE, "a", CONTENT)
+    path = Resource.objects.get().path
+    stored.storage.delete(path)
+    ManagedStorage().resource_storage.put(path, b"x" + CONTENT[1:])
+    response = answer(AsyncRequestFactory().get("/"))
+    assert len(asyncio.run(bytes_of(response, 3))) == 3
+    response.close()
+    with pytest.raises(ContentDamaged):
+        asyncio.run(bytes_of(answer(AsyncRequestFactory().get("/"))))
+    assert Resource.objects.get().damaged_at is not None
