@@ -143,17 +143,24 @@ class ResourceCatalog:
         file: StoredFile | None = None,
         attributes: dict[str, Any] | None = None,
         create_bucket: bool = True,
+        alongside: Callable[[], object] | None = None,
     ) -> Change:
         """Make the object at `path` refer to `content`, whose bytes are stored already or lie in `file`.
 
         `file` is named by a `PendingFile`; it becomes the content's own file, or is discarded where the content has a
         sound one. Whatever the object referred to before loses a reference. `attributes` are further columns of the
-        object. Raises `ResourceNotFound` if the content is not stored and there is no file, `LeaseLost` if the file
-        was swept, `BucketNotFound` unless `create_bucket`, and `CatalogBusy`.
+        object. `alongside` is called in the same transaction, and each time that this is tried. Raises
+        `ResourceNotFound` if the content is not stored and there is no file, `LeaseLost` if the file was swept,
+        `BucketNotFound` unless `create_bucket`, and `CatalogBusy`.
         """
-        return self.transact(
-            lambda: self._refer(namespace, path, content, scope, file, attributes or {}, create_bucket), durable=True
-        )
+
+        def work() -> Change:
+            change = self._refer(namespace, path, content, scope, file, attributes or {}, create_bucket)
+            if alongside:
+                alongside()
+            return change
+
+        return self.transact(work, durable=True)
 
     def release(self, namespace: Namespace, path: str) -> Change:
         """Remove the object at `path` and its reference. Raises `ResourceNotFound` and `CatalogBusy`."""

@@ -98,6 +98,12 @@ class Settings:
         accepts=_is_positive_seconds,
         expects="seconds above 0",
     )
+    UPLOAD_LIFETIME = Setting[float](
+        86400,
+        "Seconds for which a resumable upload waits for its next bytes before a sweep deletes what has come.",
+        accepts=_is_positive_seconds,
+        expects="seconds above 0",
+    )
     MAX_LENGTH = Setting[int | None](
         None,
         "Longest content in bytes, or None for no limit.",

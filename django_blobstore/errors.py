@@ -11,6 +11,7 @@
     ├── ContentError             the bytes are not what the caller said
     │   ├── LengthMismatch       fewer or other bytes than announced
     │   ├── HashMismatch         another hash than announced
+    │   │   └── PartMismatch     the same of a part of an upload
     │   └── ContentTooLarge      more than BLOBSTORE["MAX_LENGTH"]
     ├── InvalidName              a value that can never be stored (also a ValueError)
     │   ├── InvalidPath          a path that is not a clean relative path
@@ -23,6 +24,12 @@
     │   └── TooManyFailures      too many wrong answers for this content today
     ├── ContentDamaged           stored bytes are missing or no longer have their hash
     ├── LeaseLost                an upload took longer than its lease and its bytes were swept
+    ├── ResumableError           an upload in parts cannot go on like that
+    │   ├── UploadNotFound       there is no such upload for this requester
+    │   │   └── UploadExpired    nobody went on with it in time
+    │   ├── UploadLocked         another request is at work on it
+    │   ├── UploadUnfinished     a part of another upload that is not whole yet
+    │   └── OffsetMismatch       other bytes are wanted next than those that come
     ├── CountBypassed            rows that are counted were to be changed without counting
     └── CatalogBusy              the database refused the transaction every time it was tried
 
@@ -105,6 +112,10 @@ class HashMismatch(ContentError):
         self.expected = expected
         self.actual = actual
         self.algorithm = algorithm
+
+
+class PartMismatch(HashMismatch):
+    """The bytes of one request have the hash `actual` (hex, by `algorithm`), not `expected`."""
 
 
 class ContentTooLarge(ContentError):
@@ -197,6 +208,54 @@ class LeaseLost(BlobstoreError):
     def __init__(self, path: str) -> None:
         super().__init__(f"The upload to {path!r} outlived its lease and was swept; put it again.")
         self.path = path
+
+
+class ResumableError(BlobstoreError):
+    """An upload in parts cannot go on as it was asked to."""
+
+
+class UploadNotFound(ResumableError):
+    """There is no upload `upload_id` for this requester."""
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"There is no upload {upload_id!r}; begin a new one.")
+        self.upload_id = upload_id
+
+
+class UploadExpired(UploadNotFound):
+    """Nobody went on with `upload_id` for BLOBSTORE["UPLOAD_LIFETIME"]."""
+
+    def __init__(self, upload_id: str) -> None:
+        ResumableError.__init__(self, f"The upload {upload_id!r} has expired; begin a new one.")
+        self.upload_id = upload_id
+
+
+class UploadLocked(ResumableError):
+    """Another request is at work on `upload_id`; ask for its offset after `retry_after` seconds."""
+
+    def __init__(self, upload_id: str, retry_after: int = 1) -> None:
+        super().__init__(
+            f"Another request is at work on the upload {upload_id!r}; ask for its offset in {retry_after} s."
+        )
+        self.upload_id = upload_id
+        self.retry_after = retry_after
+
+
+class UploadUnfinished(ResumableError):
+    """Bytes of `upload_id`, which is to be part of another upload, are still to come."""
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"The upload {upload_id!r} is not a partial one that is whole; finish it first.")
+        self.upload_id = upload_id
+
+
+class OffsetMismatch(ResumableError):
+    """The upload goes on at the offset `expected`, not at `actual`."""
+
+    def __init__(self, expected: int, actual: int) -> None:
+        super().__init__(f"The upload goes on at the offset {expected}, not at {actual}.")
+        self.expected = expected
+        self.actual = actual
 
 
 class CountBypassed(BlobstoreError):

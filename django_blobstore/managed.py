@@ -7,7 +7,7 @@ them, so that a crash anywhere leaves a row with a deadline and never a file nob
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from django_blobstore.conf import conf
 from django_blobstore.digests import Stream, as_readable, clean_hash
 from django_blobstore.errors import BlobstoreError, ContentDamaged, InvalidNamespace, ResourceNotFound, UploadPending
 from django_blobstore.managed_async import AsyncTwins
-from django_blobstore.models import Bucket, ManagedResource, PendingFile
+from django_blobstore.models import Bucket, ManagedResource, PendingFile, ResumableUpload
 from django_blobstore.namespaces import MAX_SCOPE_LENGTH, Namespace, clean_path
 from django_blobstore.proof import PutResponse, RequestResponse
 from django_blobstore.resource_storage import ResourceStorage
@@ -80,8 +80,7 @@ class ManagedStorage(AsyncTwins):
         path = clean_path(path)
         managed = ManagedResource.objects.at(namespace, path).select_related("resource").first()
         if managed is None:
-            uploads = PendingFile.objects.aimed_at(namespace, path).arriving()
-            raise UploadPending(path) if uploads.exists() else ResourceNotFound(path)
+            raise UploadPending(path) if _is_arriving(namespace, path) else ResourceNotFound(path)
         if not managed.resource.path:
             raise UploadPending(path)
         return managed
@@ -120,12 +119,14 @@ class ManagedStorage(AsyncTwins):
         content_type: str = "",
         metadata: Mapping[str, Any] | None = None,
         create_bucket: bool = True,
+        alongside: Callable[[], object] | None = None,
     ) -> ManagedResource:
         """Store `stream` as the object at `path`, in place of what was there.
 
         `length` bytes are read, or all there are if it is negative. `check_hash` is the SHA-384 it must have and
         `digests` further hashes by hashlib's names, all in hex. Content up to 1 MiB is hashed in memory and not
-        written if it is stored already.
+        written if it is stored already. `alongside` is called in the transaction that makes the object, and each time
+        that this is tried.
 
         Raises `LengthMismatch`, `HashMismatch`, `ContentTooLarge`, `InvalidPath`, `LeaseLost`, `CatalogBusy`, and
         `BucketNotFound` unless `create_bucket`; nothing is stored then. Raises `RuntimeError` inside an `atomic` block,
@@ -143,6 +144,7 @@ class ManagedStorage(AsyncTwins):
             scope=self.scope_of(namespace),
             attributes={"content_type": content_type, "metadata": dict(metadata or {})},
             create_bucket=create_bucket,
+            alongside=alongside,
         )
         return self._finish(upload.run(as_readable(stream), length, expected))
 
@@ -259,6 +261,11 @@ class ManagedStorage(AsyncTwins):
             return ResourceNotFound(managed.path, "it was replaced or removed while it was read")
         logger.error("Resource %s is damaged: %s.", managed.resource_id, reason)
         return ContentDamaged(managed.resource.sha384, managed.path, reason)
+
+
+def _is_arriving(namespace: Namespace, path: str) -> bool:
+    uploads = (PendingFile.objects, ResumableUpload.objects)
+    return any(rows.aimed_at(namespace, path).arriving().exists() for rows in uploads)
 
 
 def _expunge_quietly(files: list[StoredFile]) -> None:

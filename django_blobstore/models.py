@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn, cast
 from django.conf import settings
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import BigIntegerField, Count, F, Func, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import BigIntegerField, Count, Exists, F, Func, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce, Now
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
@@ -441,6 +441,10 @@ class PendingFileQuerySet(QuerySet["PendingFile"]):
         """Files that the next sweep deletes."""
         return self.abandoned() | self.due()
 
+    def of_no_part(self) -> PendingFileQuerySet:
+        """Files that are not parts of resumable uploads."""
+        return self.exclude(Exists(UploadPart.objects.filter(file=OuterRef("pk"))))
+
     def renew(self, lease: timedelta, **progress: Any) -> bool:
         """Extend the lease of uploads not given up yet; say whether there was one."""
         return bool(self.filter(discard=False).update(lease_until=Now() + lease, **progress))
@@ -498,6 +502,123 @@ class PendingFile(MeantForNamespace):
     def is_overdue(self) -> bool:
         """Whether the next sweep deletes it."""
         return self.deadline <= timezone.now()
+
+
+class ResumableUploadQuerySet(QuerySet["ResumableUpload"]):
+    """Uploads in parts; all times are the database's."""
+
+    def live(self) -> ResumableUploadQuerySet:
+        return self.filter(expires_at__gt=Now())
+
+    def expired(self) -> ResumableUploadQuerySet:
+        """Uploads that nobody can go on with."""
+        # See PendingFileQuerySet.due.
+        return self.filter(expires_at__lte=Now() + timedelta(0))
+
+    def unfinished(self) -> ResumableUploadQuerySet:
+        return self.exclude(state=ResumableUpload.State.FINISHED)
+
+    def arriving(self) -> ResumableUploadQuerySet:
+        """Uploads to which a request brought something lately."""
+        return self.unfinished().filter(lease_until__gt=Now())
+
+    def aimed_at(self, namespace: Namespace, path: str) -> ResumableUploadQuerySet:
+        """Uploads that are to become the object at `path`."""
+        return self.filter(Q(bucket_id=namespace.bucket_id), user=namespace.user, path=path)
+
+    def end(self) -> int:
+        """Delete the uploads, give up the files of their parts, and return how many uploads there were."""
+        ids = list(self.select_for_update().values_list("pk", flat=True))
+        parts = UploadPart.objects.using(self.db).filter(upload__in=ids)
+        parts.files().give_up()
+        parts.delete()
+        return ResumableUpload.objects.using(self.db).filter(pk__in=ids).delete()[0]
+
+    end.alters_data = True  # type: ignore[attr-defined]
+    end.queryset_only = True  # type: ignore[attr-defined]
+
+
+class ResumableUpload(MeantForNamespace):
+    """A content that comes in parts, each by a request of its own; see `django_blobstore.resumable`.
+
+    `offset` bytes have come for good, of `length`, if that is known yet. The request that has `token` may add to it;
+    `lease_until` says when it counts as dead.
+    """
+
+    class State(models.TextChoices):
+        ARRIVING = "arriving", _("arriving")
+        FINISHING = "finishing", _("being put together")
+        FINISHED = "finished", _("finished")
+
+    id = models.CharField(_("upload id"), primary_key=True, max_length=22, editable=False)
+    requester = models.CharField(_("requester"), max_length=MAX_USER_LENGTH, blank=True, default="")
+    path = models.CharField(_("path"), max_length=MAX_PATH_BYTES, blank=True, default="")
+    sha384 = models.CharField(_("declared SHA-384"), max_length=96, blank=True, default="")
+    content_type = models.CharField(_("content type"), max_length=255, blank=True, default="")
+    length = models.PositiveBigIntegerField(_("length in bytes"), null=True, blank=True)
+    offset = models.PositiveBigIntegerField(_("bytes arrived"), default=0)
+    partial = models.BooleanField(_("part of another upload"), default=False)
+    state = models.CharField(_("state"), max_length=10, choices=State.choices, default=State.ARRIVING)
+    token = models.CharField(_("token of the latest request"), max_length=22, blank=True, default="")
+    lease_until = models.DateTimeField(_("lease until"), null=True, blank=True)
+    said = models.JSONField(_("what the client said of it"), blank=True, default=dict)
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    expires_at = models.DateTimeField(_("expires at"))
+
+    objects = ResumableUploadQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("resumable upload")
+        verbose_name_plural = _("resumable uploads")
+        indexes = [
+            models.Index(fields=["bucket", "user", "path"], name="blobstore_resumable_target"),
+            models.Index(fields=["expires_at"], name="blobstore_resumable_expiry"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(length__isnull=True) | Q(offset__lte=F("length")), name="blobstore_resumable_within_length"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every byte has come for good."""
+        return self.offset == self.length
+
+
+class UploadPartQuerySet(QuerySet["UploadPart"]):
+    """Parts of uploads, and the rows that name their files."""
+
+    def files(self) -> PendingFileQuerySet:
+        return PendingFile.objects.using(self.db).filter(path__in=self.values("file"))
+
+
+class UploadPart(models.Model):
+    """Bytes of a resumable upload from `offset` on, in a file of their own."""
+
+    upload = models.ForeignKey(
+        ResumableUpload, verbose_name=_("upload"), on_delete=models.CASCADE, related_name="parts", db_index=False
+    )
+    offset = models.PositiveBigIntegerField(_("offset"))
+    # Without a constraint, and nothing to cascade: deleting pending files, which each put does, costs no more for it.
+    file = models.OneToOneField(
+        PendingFile, verbose_name=_("file"), on_delete=models.DO_NOTHING, db_constraint=False, related_name="+"
+    )
+
+    objects = UploadPartQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("part of an upload")
+        verbose_name_plural = _("parts of uploads")
+        constraints = [
+            models.UniqueConstraint(fields=["upload", "offset"], name="blobstore_part_once_per_offset"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.upload_id} from {self.offset}"
 
 
 def _total(function: str, rows: QuerySet[Any], column: str) -> Coalesce:

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import io
-import logging
-import time
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
-from django.db import Error
-from django.db.models.functions import Now
-
-from django_blobstore.catalog import Change, Content, ResourceCatalog, StoredFile
+from django_blobstore.arrival import Arrival
+from django_blobstore.catalog import Change, Content, ResourceCatalog
 from django_blobstore.conf import conf
 from django_blobstore.digests import STORED_ALGORITHMS, HashingReader, Readable, Seekable
-from django_blobstore.errors import BucketNotFound, LeaseLost, ResourceNotFound
+from django_blobstore.errors import BucketNotFound, ResourceNotFound
 from django_blobstore.failpoints import reach
-from django_blobstore.models import PendingFile, PendingFileQuerySet, Resource
+from django_blobstore.models import Resource
 from django_blobstore.namespaces import Namespace
-from django_blobstore.resource_storage import ResourceStorage, fresh_path
-from django_blobstore.storages.hooks import Unanswered
-from django_blobstore.transactions import commit_alone
-from django_blobstore.upkeep import expunge
-
-logger = logging.getLogger(__name__)
+from django_blobstore.resource_storage import ResourceStorage
 
 SMALL = 1024 * 1024
 
@@ -42,6 +32,7 @@ class Upload:
         scope: str,
         attributes: dict[str, Any],
         create_bucket: bool,
+        alongside: Callable[[], object] | None = None,
     ) -> None:
         self.catalog = catalog
         self.storage = storage
@@ -50,8 +41,8 @@ class Upload:
         self.scope = scope
         self.attributes = attributes
         self.create_bucket = create_bucket
-        self.file: StoredFile | None = None
-        self.renewed_at = time.monotonic()
+        self.alongside = alongside
+        self.arrival: Arrival | None = None
 
     def run(self, stream: Readable, length: int, expected: Mapping[str, str]) -> Change:
         """Read the content, check it, keep it if it is new, and refer to it."""
@@ -90,17 +81,11 @@ class Upload:
 
     def _keep(self, reader: HashingReader, source: HashingReader | io.BytesIO, expected: Mapping[str, str]) -> Change:
         """Write the content to a fresh path, which a row names from before the first byte, and refer to it."""
-        self.file = StoredFile(self.storage.alias, fresh_path())
-        try:
-            self._announce(self.file, expected.get("sha384", ""))
-            reach("upload.announced")
-            self.storage.write(self.file.path, source)
+        with self._arrival(expected.get("sha384", "")) as self.arrival:
+            self.storage.write(self.arrival.file.path, source)
             reach("upload.written")
             reader.check(expected)
             return self._refer(reader)
-        except BaseException as error:
-            self._abandon(self.file, error)
-            raise
 
     def _refer(self, reader: HashingReader) -> Change:
         return self.catalog.refer(
@@ -108,53 +93,26 @@ class Upload:
             self.path,
             Content(reader.sha384, reader.length, reader.hexdigest("sha256")),
             scope=self.scope,
-            file=self.file,
+            file=self.arrival.file if self.arrival else None,
             attributes=self.attributes,
             create_bucket=self.create_bucket,
+            alongside=self.alongside,
         )
 
-    def _announce(self, file: StoredFile, declared_sha384: str) -> None:
-        pending = PendingFile.objects.using(self.catalog.using)
-        commit_alone(
+    def _arrival(self, declared_sha384: str) -> Arrival:
+        return Arrival(
             self.catalog.using,
-            lambda: pending.create(
-                path=file.path,
-                storage=file.storage,
-                bucket_id=self.namespace.bucket_id,
-                user=self.namespace.user,
-                managed_path=self.path,
-                scope=self.scope,
-                declared_sha384=declared_sha384,
-                lease_until=Now() + timedelta(seconds=conf.LEASE),
-            ),
+            self.storage.alias,
+            bucket_id=self.namespace.bucket_id,
+            user=self.namespace.user,
+            managed_path=self.path,
+            scope=self.scope,
+            declared_sha384=declared_sha384,
         )
-        self.renewed_at = time.monotonic()
 
     def _renew(self) -> None:
-        if self.file is None or time.monotonic() - self.renewed_at < conf.LEASE / 3:
-            return
-        if not self._pending(self.file).renew(timedelta(seconds=conf.LEASE)):
-            raise LeaseLost(self.file.path)
-        reach("upload.renewed")
-        self.renewed_at = time.monotonic()
-
-    def _abandon(self, file: StoredFile, error: BaseException) -> None:
-        """Delete what a failed upload wrote, unless the catalog took it: then its pending row is gone.
-
-        It is gone as well when a sweep found the lease expired, but bytes may have been written after that. What a
-        storage did not answer to it may still do: such a file is left to a sweep, for as long as a lease.
-        """
-        in_doubt = isinstance(error, Unanswered)
-        try:
-            given_up = self._pending(file).give_up(timedelta(seconds=conf.LEASE if in_doubt else 0))
-            if not in_doubt and (given_up or isinstance(error, LeaseLost)):
-                reach("upload.given_up")
-                expunge([file])
-        except Error:
-            logger.warning("The upload to %r failed and its row could not be changed; a sweep cleans up.", file.path)
-
-    def _pending(self, file: StoredFile) -> PendingFileQuerySet:
-        return PendingFile.objects.using(self.catalog.using).filter(path=file.path)
+        if self.arrival:
+            self.arrival.renew()
 
 
 def _is_seekable(stream: Readable) -> TypeGuard[Seekable]:

@@ -21,6 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "PROOF_LIFETIME": 60,
     "DELETION_GRACE": 300,
     "LEASE": 600,
+    "UPLOAD_LIFETIME": 86400,
     "MAX_LENGTH": None,
     "SERVE_METHOD": "stream",
 }
@@ -33,6 +34,7 @@ TAKEN: dict[str, list[Any]] = {
     "PROOF_LIFETIME": [1, 0.5],
     "DELETION_GRACE": [0, 0.5, 86400],
     "LEASE": [1, 0.5],
+    "UPLOAD_LIFETIME": [1, 0.5],
     "MAX_LENGTH": [None, 0, 2**40],
     "SERVE_METHOD": ["stream"],
 }
@@ -45,6 +47,7 @@ REFUSED: dict[str, list[Any]] = {
     "PROOF_LIFETIME": [0, -1, None, "60", True],
     "DELETION_GRACE": [-1, None, "300", False],
     "LEASE": [0, -1, None, "600", True],
+    "UPLOAD_LIFETIME": [0, -1, None, "86400", True],
     "MAX_LENGTH": [-1, 1.5, "1 MB", True],
     "SERVE_METHOD": ["x-accel", None],
 }

@@ -12,11 +12,20 @@ from django.db import IntegrityError, connections, models, transaction
 from django.db.models import ProtectedError
 from django.utils import timezone
 
-from django_blobstore.models import Bucket, ManagedResource, PendingFile, PutRequest, Resource, after_prefix
+from django_blobstore.models import (
+    Bucket,
+    ManagedResource,
+    PendingFile,
+    PutRequest,
+    Resource,
+    ResumableUpload,
+    UploadPart,
+    after_prefix,
+)
 from django_blobstore.namespaces import Namespace
 from tests.streams import sha384
 
-OUR_MODELS = [Bucket, ManagedResource, PendingFile, PutRequest, Resource]
+OUR_MODELS = [Bucket, ManagedResource, PendingFile, PutRequest, Resource, ResumableUpload, UploadPart]
 NOW = timezone.now()
 BUCKET = Namespace(bucket="photos")
 
@@ -74,6 +83,20 @@ def arriving_and_leaving() -> None:
     pending(discard=True, lease_until=NOW, due_at=NOW)
 
 
+def resumable(**columns: Any) -> ResumableUpload:
+    return ResumableUpload.objects.create(id="u", expires_at=NOW, **columns)
+
+
+def more_than_its_length() -> None:
+    resumable(length=5, offset=6)
+
+
+def two_parts_at_one_offset() -> None:
+    upload = resumable()
+    for file in ("one", "two"):
+        UploadPart.objects.create(upload=upload, offset=0, file_id=file)
+
+
 VIOLATIONS: dict[str, Callable[[], None]] = {
     "blobstore_resource_is_referenced": no_reference,
     "blobstore_resource_once_per_scope": one_content_twice,
@@ -83,6 +106,8 @@ VIOLATIONS: dict[str, Callable[[], None]] = {
     "blobstore_path_once_outside_buckets": one_path_twice_outside_buckets,
     "blobstore_path_is_not_empty": no_path,
     "blobstore_pending_arrives_or_leaves": arriving_and_leaving,
+    "blobstore_resumable_within_length": more_than_its_length,
+    "blobstore_part_once_per_offset": two_parts_at_one_offset,
 }
 
 
@@ -106,7 +131,7 @@ def _columns(constraint: models.BaseConstraint) -> str:
     """Return how SQLite tells of a unique constraint."""
     assert isinstance(constraint, models.UniqueConstraint)
     [table] = [model._meta.db_table for model in OUR_MODELS if constraint in model._meta.constraints]
-    names = [{"bucket": "bucket_id"}.get(name, name) for name in constraint.fields]
+    names = [{"bucket": "bucket_id", "upload": "upload_id"}.get(name, name) for name in constraint.fields]
     return ", ".join(f"{table}.{name}" for name in names)
 
 
