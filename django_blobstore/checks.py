@@ -1,8 +1,9 @@
 """What Django's ``check`` command can tell of a wrong set-up before it loses or leaks anything.
 
 Ids are never used again for something else: E001 BLOBSTORE is no dict, E002 unknown setting, E003 value refused,
-E004 DEDUP_SCOPE cannot be called, E005 storage alias missing, E006 storage cannot be made, E007 unsuitable database;
-W001 SQLite without IMMEDIATE, W002 SQLite without WAL, W003 weak proofs, W004 a storage's own complaint (``--deploy``).
+E004 DEDUP_SCOPE cannot be called, E005 storage alias missing, E006 storage cannot be made, E007 unsuitable database,
+E008 SERVE_LOCATION of no storage; W001 SQLite without IMMEDIATE, W002 SQLite without WAL, W003 weak proofs, W004 a
+storage's own complaint (``--deploy``), W005 SERVE_METHOD of no use for the storage.
 
 None is tagged ``database``: Django runs those only on request, and nothing here connects to a database. Only the
 check of ``--deploy`` connects to a storage.
@@ -11,7 +12,7 @@ check of ``--deploy`` connects to a storage.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Set
 from difflib import get_close_matches
 from typing import Any
 
@@ -25,6 +26,7 @@ from django.utils.module_loading import import_string
 
 from django_blobstore.conf import KNOWN, conf, given_settings
 from django_blobstore.models import Resource
+from django_blobstore.storages import hooks
 
 TAG = "blobstore"
 
@@ -85,7 +87,7 @@ def _refused(name: str) -> Error:
     return Error(message, hint=f"It must be {KNOWN[name].expects}.", id="blobstore.E003")
 
 
-def _check_meanings(refused: Iterable[str]) -> Iterator[CheckMessage]:
+def _check_meanings(refused: Set[str]) -> Iterator[CheckMessage]:
     if "DEDUP_SCOPE" not in refused and "." in conf.DEDUP_SCOPE:
         yield from _check_callable(conf.DEDUP_SCOPE)
     if "STORAGE" not in refused:
@@ -94,6 +96,32 @@ def _check_meanings(refused: Iterable[str]) -> Iterator[CheckMessage]:
         message = "BLOBSTORE['PROOF_PROTOCOL'] is 'seed': an answer carries no nonce and proves one range only."
         hint = "Use 'hmac' as soon as no client needs the old protocol."
         yield Warning(message, hint=hint, id="blobstore.W003")
+    if not refused & {"SERVE_METHOD", "SERVE_LOCATION", "STORAGE"}:
+        yield from _check_serving(conf.STORAGE, conf.SERVE_METHOD)
+
+
+def _check_serving(alias: str, method: str) -> Iterator[CheckMessage]:
+    for unknown in sorted(conf.SERVE_LOCATION.keys() - settings.STORAGES.keys()):
+        hint = f"Its keys are aliases in STORAGES: {', '.join(map(repr, settings.STORAGES))}."
+        yield Error(f"BLOBSTORE['SERVE_LOCATION'] speaks of {unknown!r}.", hint=hint, id="blobstore.E008")
+    obstacle = _obstacle(alias, method)
+    if obstacle:
+        message = f"BLOBSTORE['SERVE_METHOD'] is {method!r}, but {obstacle}: all is streamed."
+        hint = "Use a storage and a method that go together (docs/serving.md), or 'stream'."
+        yield Warning(message, hint=hint, id="blobstore.W005")
+
+
+def _obstacle(alias: str, method: str) -> str:
+    """Say why nothing new in the storage `alias` can be handed over by `method`; "" if it can, or other checks say."""
+    storage = _made(alias)
+    if storage is None or method == "stream":
+        return ""
+    if method == "x-accel" and alias not in conf.SERVE_LOCATION:
+        return f"SERVE_LOCATION has no location for {alias!r}"
+    signs, keeps = hooks.signs_urls(storage), hooks.keeps_files(storage)
+    can = {"redirect": signs, "x-sendfile": keeps, "x-accel": signs or keeps}
+    lacks = {"redirect": "signed URLs", "x-sendfile": "files", "x-accel": "files and no signed URLs"}
+    return "" if can[method] else f"the storage {alias!r} has no {lacks[method]}"
 
 
 def _check_callable(dotted: str) -> Iterator[CheckMessage]:
@@ -142,9 +170,13 @@ def _is_in_memory(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _problems(alias: str) -> list[str]:
-    try:
-        storage: Storage = storages[alias]
-    except (ImproperlyConfigured, TypeError):
-        return []  # E006 says so, if the alias is the one in use
-    ask = getattr(storage, "problems", None)
+    ask = getattr(_made(alias), "problems", None)
     return ask() if ask else []
+
+
+def _made(alias: str) -> Storage | None:
+    """Return the storage, or None if it cannot be made; E005 and E006 say so of the one in use."""
+    try:
+        return storages[alias]
+    except (ImproperlyConfigured, TypeError):
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -55,6 +56,10 @@ def _is_positive_seconds(value: Any) -> bool:
 
 def _one_of(*choices: str) -> dict[str, Any]:
     return {"accepts": choices.__contains__, "expects": "one of " + ", ".join(repr(choice) for choice in choices)}
+
+
+def _is_location(item: tuple[Any, Any]) -> bool:
+    return all(isinstance(text, str) for text in item) and re.fullmatch("/|/.*/", item[1]) is not None
 
 
 class Settings:
@@ -112,8 +117,18 @@ class Settings:
     )
     SERVE_METHOD = Setting[str](
         "stream",
-        "How REST sends bytes: 'stream' reads them from the storage and sends them itself.",
-        **_one_of("stream"),
+        "Who sends an object's bytes in answer to a REST request that we allowed: we do, reading and verifying them "
+        "('stream'); the storage, at a signed URL that the client is sent to ('redirect', S3); nginx ('x-accel', files "
+        "and S3); Apache or lighttpd ('x-sendfile', files). Only 'stream' verifies on the way; have `blobstore_scrub` "
+        "run beside the others. What cannot be handed over is streamed. See serving.md.",
+        **_one_of("stream", "redirect", "x-accel", "x-sendfile"),
+    )
+    SERVE_LOCATION = Setting[Mapping[str, str]](
+        {},
+        "For 'x-accel': nginx's internal location for each storage, by alias, such as {'blobstore': '/kept/'}. Objects "
+        "in other storages are streamed.",
+        accepts=lambda value: isinstance(value, dict) and all(map(_is_location, value.items())),
+        expects="a dict of aliases in STORAGES and of locations that begin and end with a slash",
     )
 
 

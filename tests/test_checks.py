@@ -178,6 +178,38 @@ def test_the_protocol_of_the_seed_is_warned_of(settings: Settings) -> None:
     assert set(found()) == {"blobstore.W003"}
 
 
+def test_a_location_of_a_storage_that_is_not_there_is_an_error(settings: Settings) -> None:
+    settings.BLOBSTORE = {"SERVE_METHOD": "x-accel", "SERVE_LOCATION": {"blobstore": "/kept/", "blobs": "/kept/"}}
+    message = found()["blobstore.E008"]
+    assert "'blobs'" in message.msg
+    assert "'blobstore'" in (message.hint or "")
+
+
+GRIDFS = {"BACKEND": "django_blobstore.storages.GridFSStorage", "OPTIONS": {"uri": UNREACHABLE}}
+S3 = {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": {"bucket_name": "b"}}
+UNSIGNED = {"BACKEND": "storages.backends.s3.S3StaticStorage", "OPTIONS": {"bucket_name": "b"}}
+FINE = [("stream", GRIDFS), ("redirect", S3), ("x-accel", S3), ("x-accel", FILES), ("x-sendfile", FILES)]
+STREAMED = [
+    *(("redirect", storage) for storage in (GRIDFS, FILES, UNSIGNED)),
+    *(("x-accel", storage) for storage in (GRIDFS, UNSIGNED)),
+    *(("x-sendfile", storage) for storage in (GRIDFS, S3)),
+]
+
+
+@pytest.mark.parametrize(("method", "storage"), FINE + STREAMED, ids=str)
+def test_a_serve_method_that_the_storage_cannot_do_is_warned_of(
+    settings: Settings, method: str, storage: dict[str, Any]
+) -> None:
+    settings.STORAGES = settings.STORAGES | {"blobstore": storage}
+    settings.BLOBSTORE = {"SERVE_METHOD": method, "SERVE_LOCATION": {"blobstore": "/kept/"}}
+    assert set(found()) == (set() if (method, storage) in FINE else {"blobstore.W005"})
+
+
+def test_x_accel_without_a_location_of_the_storage_is_warned_of(settings: Settings) -> None:
+    settings.BLOBSTORE = {"SERVE_METHOD": "x-accel", "SERVE_LOCATION": {"default": "/kept/"}}
+    assert "no location for 'blobstore'" in found()["blobstore.W005"].msg
+
+
 def test_only_deploy_asks_storages_for_their_problems(settings: Settings) -> None:
     settings.STORAGES = settings.STORAGES | {"blobstore": {"BACKEND": "tests.test_checks.NotAsked"}}
     assert found() == {}

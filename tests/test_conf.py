@@ -24,6 +24,7 @@ DEFAULTS: dict[str, Any] = {
     "UPLOAD_LIFETIME": 86400,
     "MAX_LENGTH": None,
     "SERVE_METHOD": "stream",
+    "SERVE_LOCATION": {},
 }
 
 TAKEN: dict[str, list[Any]] = {
@@ -36,7 +37,8 @@ TAKEN: dict[str, list[Any]] = {
     "LEASE": [1, 0.5],
     "UPLOAD_LIFETIME": [1, 0.5],
     "MAX_LENGTH": [None, 0, 2**40],
-    "SERVE_METHOD": ["stream"],
+    "SERVE_METHOD": ["stream", "redirect", "x-accel", "x-sendfile"],
+    "SERVE_LOCATION": [{}, {"blobstore": "/kept/", "old": "/"}],
 }
 
 REFUSED: dict[str, list[Any]] = {
@@ -49,7 +51,8 @@ REFUSED: dict[str, list[Any]] = {
     "LEASE": [0, -1, None, "600", True],
     "UPLOAD_LIFETIME": [0, -1, None, "86400", True],
     "MAX_LENGTH": [-1, 1.5, "1 MB", True],
-    "SERVE_METHOD": ["x-accel", None],
+    "SERVE_METHOD": ["X-Accel-Redirect", None],
+    "SERVE_LOCATION": ["/kept/", None, {"blobstore": "kept/"}, {"blobstore": "/kept"}, {"blobstore": None}, {1: "/"}],
 }
 
 

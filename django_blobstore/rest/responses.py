@@ -15,6 +15,7 @@ from django_blobstore.blob_file import BlobFile
 from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import ManagedResource
 from django_blobstore.resource_storage import BLOCK_SIZE
+from django_blobstore.rest.handover import handed_over
 from django_blobstore.rest.problems import Problem
 from django_blobstore.rest.ranges import Span, requested_span
 
@@ -25,7 +26,7 @@ def entity_tag(managed: ManagedResource) -> str:
 
 
 def blob_response(request: HttpRequest, store: ManagedStorage, managed: ManagedResource) -> HttpResponseBase:
-    """Return the bytes of `managed` that `request` asks for, or that it has them already (304).
+    """Return the bytes of `managed` that `request` asks for, who else has them, or that it has them already (304).
 
     The first block is read before anything is sent, so that missing or damaged content is still an error the client
     sees; one found later breaks the connection. Raises `Problem` for a range or condition that cannot be met, and what
@@ -35,6 +36,8 @@ def blob_response(request: HttpRequest, store: ManagedStorage, managed: ManagedR
     if settled := _by_condition(request, managed, headers):
         return settled
     span = _span(request, managed)
+    if elsewhere := handed_over(request, managed, headers, span):
+        return elsewhere
     total = managed.resource.length
     if span:
         headers["Content-Range"] = span.content_range(total)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from django.core.files import File
-from django.core.files.storage import Storage
+from django.core.files.storage import FileSystemStorage, Storage
 
 from django_blobstore.failpoints import reach
 from django_blobstore.storages.stored_file import DamagedFile, StorageTimeout, StorageUnreachable
 
-__all__ = ["DamagedFile", "Unanswered", "delete_many", "open_for_reading", "read_range", "read_ranges", "save"]
+__all__ = [
+    "DamagedFile",
+    "Unanswered",
+    "delete_many",
+    "keeps_files",
+    "open_for_reading",
+    "read_range",
+    "read_ranges",
+    "save",
+    "signed_url",
+    "signs_urls",
+]
 
 # After these it is not known what the storage did, or will still do.
 Unanswered = (StorageUnreachable, StorageTimeout)
@@ -61,6 +72,27 @@ def read_ranges(storage: Storage, name: str, ranges: Iterable[tuple[int, int]]) 
     if s3 := _s3(storage):
         return cast("Iterator[bytes]", s3.read_ranges(storage, name, wanted))
     return _read_opened_ranges(storage, name, wanted)
+
+
+def keeps_files(storage: Storage) -> TypeGuard[FileSystemStorage]:
+    """Tell whether what is stored lies in files, as it is, where ``storage.path`` says."""
+    # Django's InMemoryStorage has paths too.
+    return isinstance(storage, FileSystemStorage)
+
+
+def signs_urls(storage: Storage) -> bool:
+    """Tell whether whoever has a URL of `signed_url` gets the file from the storage without our help."""
+    s3 = _s3(storage)
+    return bool(s3 and s3.signs_urls(storage))
+
+
+def signed_url(storage: Storage, name: str, headers: Mapping[str, str], *, seconds: int) -> str | None:
+    """Return a URL at which the storage itself serves the file for so many `seconds`, or None.
+
+    It serves it under the Content-Type, Content-Disposition and Cache-Control of `headers`.
+    """
+    s3 = _s3(storage)
+    return cast("str | None", s3.signed_url(storage, name, headers, seconds=seconds)) if s3 else None
 
 
 def _delete_one_by_one(storage: Storage, names: Iterable[str]) -> None:

@@ -188,6 +188,21 @@ def save(storage: Any, name: str, content: Any) -> str:
     return cast("str", storage.save(name, content))
 
 
+def signs_urls(storage: Any) -> bool:
+    """Tell whether URLs carry a signature of S3's; a domain in front of it has another or none."""
+    return bool(storage.querystring_auth and not storage.custom_domain)
+
+
+def signed_url(storage: Any, name: str, headers: Mapping[str, str], *, seconds: int) -> str | None:
+    """Return a URL of the object that is good for so many `seconds`; None if a URL cannot say all that S3 must know."""
+    parameters = _parameters(storage, name)
+    if not signs_urls(storage) or "SSECustomerKey" in parameters:
+        return None
+    for header in ("Content-Type", "Content-Disposition", "Cache-Control"):
+        parameters[f"Response{header.replace('-', '')}"] = headers[header]
+    return cast("str", storage.url(name, parameters=parameters, expire=seconds))
+
+
 def _key(storage: Any, name: str) -> str:
     return cast("str", storage._normalize_name(clean_name(name)))
 
