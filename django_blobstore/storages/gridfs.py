@@ -19,9 +19,8 @@ from django.utils.deconstruct import deconstructible
 from django.utils.encoding import filepath_to_uri
 from storages.base import BaseStorage
 
-from django_blobstore.storages.gridfs_bucket import Bucket, GridFSFile, bucket_for, named_id, retried
-from django_blobstore.storages.gridfs_errors import told_as_os_errors
-from django_blobstore.storages.gridfs_reader import Reader, read_ranges
+from django_blobstore.storages.gridfs_bucket import Bucket, GridFSFile, bucket_for, named_id
+from django_blobstore.storages.gridfs_reader import Reader, read_ranges, small_file
 from django_blobstore.storages.gridfs_writer import NewFile, Readable, Upload
 from django_blobstore.storages.stored_file import StoredFile
 
@@ -133,16 +132,10 @@ class GridFSStorage(BaseStorage):  # type: ignore[misc]
             upload.copy(content)
         return name
 
-    @told_as_os_errors()
     def open_named(self, name: str, length: int) -> StoredFile:
-        """Open what `save_named` saved, `length` bytes of it: less than one chunk costs one query."""
-        reopen = partial(self._reader, name)
+        """Open what `save_named` saved, `length` bytes of it: up to one MiB costs one query."""
         file = GridFSFile(named_id(name), name, length, self.chunk_size)
-        if 0 < length < self.chunk_size:
-            chunk = retried(lambda: self._bucket.chunks.find_one({"files_id": file.id, "n": 0}))
-            if chunk is not None and len(chunk["data"]) == length:
-                return StoredFile(name, reopen, Reader(self._bucket, file, first_chunk=chunk["data"]))
-        return StoredFile(name, reopen)
+        return StoredFile(name, partial(self._reader, name), small_file(self._bucket, file))
 
     def ensure_indexes(self) -> None:
         """Create the indexes of the bucket where they are missing, as the first write of each process does."""

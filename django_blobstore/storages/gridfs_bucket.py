@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -113,8 +114,22 @@ class Bucket:
         self.chunks: Collection[Document] = self.database[f"{namespace}.chunks"]
         self.streams = True
         self.threads = ThreadPoolExecutor(WRITER_THREADS, thread_name_prefix="gridfs-writer")
+        self._finishing = 0
+        self._counting = Lock()
         self._indexed = False
         self._lock = Lock()
+
+    @contextmanager
+    def finishing(self) -> Iterator[bool]:
+        """Take part in the count of uploads of this process in their last step; say whether this is the only one."""
+        with self._counting:
+            self._finishing += 1
+            is_only_one = self._finishing == 1
+        try:
+            yield is_only_one
+        finally:
+            with self._counting:
+                self._finishing -= 1
 
     @told_as_os_errors()
     def latest(self, name: str) -> GridFSFile:

@@ -18,10 +18,14 @@ from django_blobstore.storages.gridfs_errors import can_resume, told_as_os_error
 from django_blobstore.storages.stored_file import StorageUnreachable
 
 WINDOW_BYTES = 2**20
+STREAM_BYTES = 2 * 2**20
 WINDOW_CHUNKS = 1024
 GROUP_BYTES = 4 * 2**20
 ATTEMPTS = 5
 PAUSE = 0.2
+
+# Ids of chunks are of no use, and take time to send and to decode.
+_FIELDS = {"_id": False, "n": True, "data": True}
 
 
 class Reader(io.BufferedIOBase):
@@ -29,12 +33,12 @@ class Reader(io.BufferedIOBase):
 
     A file read from its start is streamed by an exhaust cursor after its first MiB. A reader that stops within it, or
     that was ever moved by `seek`, asks for a few chunks at a time instead: closing an exhaust cursor early costs its
-    connection.
+    connection. `chunks` are all those of the file, if they are at hand.
     """
 
     mode = "rb"
 
-    def __init__(self, bucket: Bucket, file: GridFSFile, *, first_chunk: bytes | None = None) -> None:
+    def __init__(self, bucket: Bucket, file: GridFSFile, *, chunks: list[bytes] | None = None) -> None:
         self.stored = file
         self.name = file.name
         self.size = file.length
@@ -44,8 +48,8 @@ class Reader(io.BufferedIOBase):
         self._n = -1
         self._chunk = b""
         self._coming: Generator[bytes, None, None] | None = None
-        if first_chunk is not None:
-            self._n, self._chunk = 0, first_chunk
+        if chunks:
+            self._coming = (chunk for chunk in chunks)
 
     def readable(self) -> bool:
         return True
@@ -131,6 +135,23 @@ class Reader(io.BufferedIOBase):
             raise ValueError(f"The file {self.name!r} is closed.")
 
 
+def small_file(bucket: Bucket, file: GridFSFile) -> Reader | None:
+    """Return a reader of `file` by one query, whether or not there is a files document.
+
+    Only if it has one MiB at most in not too many chunks, and the length and chunk size are as `file` says, else None.
+    """
+    if not 0 < file.length <= WINDOW_BYTES or file.chunk_count > WINDOW_CHUNKS:
+        return None
+    with told_as_os_errors():
+        found = retried(partial(_all_chunks, bucket, file))
+    if len(found) != file.chunk_count:
+        return None
+    try:
+        return Reader(bucket, file, chunks=[file.check_chunk(n, chunk) for n, chunk in enumerate(found)])
+    except CorruptFile:
+        return None
+
+
 def chunks_from(
     bucket: Bucket, file: GridFSFile, n: int, *, soon: int = 1, whole: bool = False
 ) -> Generator[bytes, None, None]:
@@ -176,7 +197,7 @@ def read_ranges(bucket: Bucket, file: GridFSFile, ranges: Iterable[tuple[int, in
 
 def _requests(bucket: Bucket, file: GridFSFile, n: int, soon: int, *, stream: bool) -> Generator[Document, None, None]:
     """Yield chunk documents from number `n` on, some per query: no cursor is left open between them."""
-    most = min(WINDOW_CHUNKS, -(-WINDOW_BYTES // file.chunk_size))
+    most = _fitting(file, WINDOW_BYTES)
     window = most if stream else min(soon, most)
     while n < file.chunk_count:
         # One more than there should be at the end, to notice it.
@@ -186,7 +207,8 @@ def _requests(bucket: Bucket, file: GridFSFile, n: int, soon: int, *, stream: bo
         window = min(2 * window, most)
         if stream and bucket.streams and n < file.chunk_count:
             try:
-                with _find(bucket, file, n, cursor_type=CursorType.EXHAUST).batch_size(most) as cursor:
+                batch = _fitting(file, STREAM_BYTES)
+                with _find(bucket, file, n, batch_size=batch, cursor_type=CursorType.EXHAUST) as cursor:
                     yield from cursor
                 return
             except InvalidOperation:  # Before 7.1 mongos has no exhaust cursors.
@@ -194,7 +216,29 @@ def _requests(bucket: Bucket, file: GridFSFile, n: int, soon: int, *, stream: bo
 
 
 def _find(bucket: Bucket, file: GridFSFile, n: int, **options: Any) -> Cursor[Document]:
-    return bucket.chunks.find({"files_id": {"$eq": file.id}, "n": {"$gte": n}}, **options).sort("n", ASCENDING)
+    return bucket.chunks.find({"files_id": {"$eq": file.id}, "n": {"$gte": n}}, _FIELDS, **options).sort("n", ASCENDING)
+
+
+def _all_chunks(bucket: Bucket, file: GridFSFile) -> list[Document]:
+    """Return the chunks of `file`, and one more if there are too many; a bare command spares what a cursor costs."""
+    limit = file.chunk_count + 1
+    answer = bucket.database.command(
+        {
+            "find": bucket.chunks.name,
+            "filter": {"files_id": file.id},
+            "sort": {"n": ASCENDING},
+            "limit": limit,
+            "batchSize": limit,
+            "singleBatch": True,
+        }
+    )
+    found: list[Document] = answer["cursor"]["firstBatch"]
+    return found
+
+
+def _fitting(file: GridFSFile, size: int) -> int:
+    """Return how many chunks of `file` are about `size` bytes; one at least."""
+    return min(WINDOW_CHUNKS, -(-size // file.chunk_size))
 
 
 def _pause(file: GridFSFile, n: int, failures: int, error: Exception) -> None:
@@ -245,7 +289,7 @@ def _chunks_by_number(bucket: Bucket, file: GridFSFile, numbers: list[int]) -> d
     if not numbers:
         return {}
     query = {"files_id": {"$eq": file.id}, "n": {"$in": numbers}}
-    found = {chunk["n"]: chunk for chunk in bucket.chunks.find(query)}
+    found = {chunk["n"]: chunk for chunk in bucket.chunks.find(query, _FIELDS)}
     return {n: file.check_chunk(n, found.get(n)) for n in numbers}
 
 

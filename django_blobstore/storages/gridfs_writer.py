@@ -40,8 +40,9 @@ class Upload:
     sees a file that is not whole.
 
     `replace` makes the file the only revision of its name. `named` is for a caller who keeps a record of the name from
-    before the upload until after it, and never uses the name twice: the files document travels with the last batch
-    (faster), and deleting the name removes whatever a dead process left. A second upload raises FileExistsError.
+    before the upload until after it, and never uses the name twice: the files document may travel with the last batch
+    (faster, unless other uploads keep the processors busy already), and deleting the name removes whatever a dead
+    process left. A second upload raises FileExistsError.
     """
 
     def __init__(
@@ -188,14 +189,14 @@ class Upload:
         if self._tail:
             self._full.append(bytes(self._tail))
             self._tail.clear()
-        if self._named and self._full:
-            self._send()
+        with self._bucket.finishing() as is_only_one:
+            if self._named and self._full and is_only_one:
+                self._send()
+            else:
+                self._insert(*self._take())
+                self._settle()
             self._insert_files_document()
             self._settle()
-        else:
-            self._insert(*self._take())
-            self._settle()
-            self._insert_files_document()
 
     def _settle(self) -> None:
         while self._in_flight:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BufferedIOBase
 from typing import IO, Any, Self, cast
 
@@ -33,6 +33,13 @@ class StoredFile(File):  # type: ignore[type-arg]
 
     def read1(self, size: int = -1) -> bytes:
         return cast("BufferedIOBase", self.file).read1(size)
+
+    def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        """Yield the content from its start in pieces of at most `chunk_size` bytes (1 MiB), as they come: uncopied."""
+        self.seek(0)
+        reader = cast("BufferedIOBase", self.file)
+        while piece := reader.read1(chunk_size or self.DEFAULT_CHUNK_SIZE):
+            yield piece
 
     def open(self, mode: str | None = None, *_: Any, **__: Any) -> Self:
         if mode not in (None, "rb"):

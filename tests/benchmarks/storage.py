@@ -69,7 +69,8 @@ def puts(sides: Sides, rounds: int) -> Iterator[Row]:
         )
         yield compare(f"put {name}", partial(sides.put, content), partial(sides.bare_put, content), against=CEILING)
     ours, stock = sides.at_once(sides.put), sides.at_once(sides.stock_put)
-    yield compare("put 4 KiB, 8 threads", ours, stock, against=WITH_HASH, at_least=2.0)
+    compare = partial(duel, rounds=rounds, between=sides.empty)
+    yield compare("160 puts of 4 KiB, 8 threads", ours, stock, against=WITH_HASH, at_least=2.0)
 
 
 def gets(sides: Sides, rounds: int) -> Iterator[Row]:
@@ -82,12 +83,11 @@ def gets(sides: Sides, rounds: int) -> Iterator[Row]:
         yield compare(partial(sides.stock_get, stored), against="stock download_to_stream", at_least=at_least)
         yield compare(partial(sides.bare_get, stored), against="bare find of the chunks")
     yield duel(
-        "get 4 KiB, 8 threads",
+        "160 gets of 4 KiB, 8 threads",
         sides.at_once(ours),
         sides.at_once(partial(sides.stock_get, stored)),
         against="stock download_to_stream",
         rounds=rounds,
-        each=each // THREADS,
     )
 
 
@@ -221,10 +221,14 @@ class Sides:
             _ = chunk["data"]
 
     def at_once(self, do: Callable[[], None]) -> Callable[[], None]:
-        """Return what does it in eight threads at once."""
+        """Return what does it twenty times in each of eight threads."""
+
+        def many() -> None:
+            for _ in range(20):
+                do()
 
         def all_done() -> None:
-            for future in [self._threads.submit(do) for _ in range(THREADS)]:
+            for future in [self._threads.submit(many) for _ in range(THREADS)]:
                 future.result()
 
         return all_done
