@@ -36,7 +36,10 @@ Stream: TypeAlias = "Readable | bytes | bytearray | memoryview"
 
 def as_readable(stream: Stream) -> Readable:
     """Return `stream`, or a reader of it if it is bytes."""
-    return stream if isinstance(stream, Readable) else io.BytesIO(stream)
+    # To tell whether it is a Readable takes longer than to hash a small content.
+    if isinstance(stream, (bytes, bytearray, memoryview)) or not isinstance(stream, Readable):
+        return io.BytesIO(stream)
+    return stream
 
 
 def clean_hash(value: str, algorithm: str = "sha384") -> str:
