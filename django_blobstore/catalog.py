@@ -7,17 +7,19 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
-from django.db import connections, router, transaction
+from django.db import router, transaction
+from django.db.models import QuerySet
+from django.db.models.deletion import Collector
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from django_blobstore import usage
+from django_blobstore import rows, usage
 from django_blobstore.conf import conf
 from django_blobstore.digests import clean_hash
 from django_blobstore.errors import (
@@ -31,6 +33,7 @@ from django_blobstore.errors import (
 from django_blobstore.failpoints import reach
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource
 from django_blobstore.namespaces import Namespace
+from django_blobstore.rows import RESOURCES
 from django_blobstore.signals import resource_damaged
 from django_blobstore.transactions import ATTEMPTS, transact
 from django_blobstore.usage import NOTHING, Held
@@ -214,7 +217,7 @@ class ResourceCatalog:
         attributes: dict[str, Any],
         create_bucket: bool,
     ) -> Change:
-        managed = self._locked(namespace, path)
+        managed = rows.lock_object(self.using, namespace, path)
         is_new = managed is None
         if managed is None:
             managed = ManagedResource(bucket_id=namespace.bucket_id, user=namespace.user, path=path)
@@ -240,12 +243,7 @@ class ResourceCatalog:
         return Change(managed, discarded)
 
     def _release(self, namespace: Namespace, path: str) -> Change:
-        condition, key = usage.condition_of(self.using, namespace)
-        deleted = ManagedResource.objects.using(self.using).raw(
-            f'DELETE FROM {_OBJECT} WHERE {condition} AND "user" = %s AND path = %s RETURNING *',
-            [key, namespace.user, path],
-        )
-        managed = next(iter(deleted), None)
+        managed = self._delete(namespace, path)
         if managed is None:
             raise ResourceNotFound(path)
         reach("release.deleted")
@@ -255,9 +253,15 @@ class ResourceCatalog:
         self._count_usage(namespace, managed, NOTHING, Held(managed.resource_id, returned.length))
         return change
 
-    def _locked(self, namespace: Namespace, path: str) -> ManagedResource | None:
-        # Without a join: a row that changed while its lock was waited for would no longer match, and seem gone.
-        return ManagedResource.objects.using(self.using).select_for_update().at(namespace, path).first()
+    def _delete(self, namespace: Namespace, path: str) -> ManagedResource | None:
+        objects = ManagedResource.objects.using(self.using).all()
+        if Collector(self.using).can_fast_delete(objects):
+            return rows.delete_object(self.using, namespace, path)
+        # Somebody listens or refers to objects. Django's own delete, past the guard against deletes nobody counts.
+        managed = rows.lock_object(self.using, namespace, path)
+        if managed:
+            QuerySet.delete(objects.filter(pk=managed.pk))
+        return managed
 
     def _count_usage(
         self, namespace: Namespace, managed: ManagedResource, gained: Held, lost: Held, create_bucket: bool = True
@@ -311,13 +315,15 @@ class ResourceCatalog:
         file = file or StoredFile("", "")
         # Django's bulk_create(update_conflicts=True) can set a column, but not add to it. Whole columns
         # are returned because SQLite 3.40 answers "damaged_at IS NOT NULL" wrongly after RETURNING.
-        [resource] = Resource.objects.using(self.using).raw(
+        row = rows.fetch(
+            self.using,
             f"INSERT INTO {_RESOURCE} (scope, sha384, sha256, length, path, storage, reference_count, created_at)"
             " VALUES (%s, %s, %s, %s, %s, %s, 1, %s)"
             f" ON CONFLICT (scope, sha384) DO UPDATE SET reference_count = {_RESOURCE}.reference_count + 1"
-            " RETURNING *",
+            f" RETURNING {RESOURCES.sql}",
             [scope, content.sha384, content.sha256, content.length, file.path, file.storage, timezone.now()],
         )
+        resource = RESOURCES.model_from(self.using, cast("Sequence[Any]", row))
         if resource.length != content.length:
             raise LengthMismatch(resource.length, content.length)
         return resource
@@ -325,20 +331,17 @@ class ResourceCatalog:
     def _count_down(self, id: int, discarded: list[StoredFile]) -> Returned:
         """Take one from the count, or delete the row at one and discard its file."""
         for _ in range(ATTEMPTS):
-            gone = self._execute(
-                f"DELETE FROM {_RESOURCE} WHERE id = %s AND reference_count = 1 RETURNING path, storage, length",
-                [id],
-            )
-            for path, storage, length in gone:
+            sql = f"DELETE FROM {_RESOURCE} WHERE id = %s AND reference_count = 1 RETURNING path, length, storage"
+            if row := rows.fetch(self.using, sql, [id]):
+                path, length, storage = row
                 self._discard(StoredFile(storage, path), length, discarded)
                 return Returned(True, path, length)
-            left = self._execute(
+            sql = (
                 f"UPDATE {_RESOURCE} SET reference_count = reference_count - 1"
-                " WHERE id = %s AND reference_count > 1 RETURNING path, length",
-                [id],
+                " WHERE id = %s AND reference_count > 1 RETURNING path, length"
             )
-            for path, length in left:
-                return Returned(False, path, length)
+            if row := rows.fetch(self.using, sql, [id]):
+                return Returned(False, *row)
             if not Resource.objects.using(self.using).filter(pk=id).exists():
                 break
         raise ResourceNotFound(id)
@@ -352,7 +355,7 @@ class ResourceCatalog:
         recount = Recount(resource.reference_count, actual if lower else max(actual, resource.reference_count))
         if recount.before != recount.after:
             sql = f"UPDATE {_RESOURCE} SET reference_count = %s WHERE id = %s RETURNING id"
-            self._execute(sql, [max(recount.after, 1), id])
+            rows.fetch(self.using, sql, [max(recount.after, 1), id])
             reach("recount.counted")
         if not recount.after:
             self._count_down(id, recount.discarded)
@@ -377,7 +380,8 @@ class ResourceCatalog:
         if resource.path != file.path:
             self._heal(resource, file, discarded)
         # Its row must still be there: a sweep that found the lease expired may have deleted the file.
-        if not PendingFile.objects.using(self.using).filter(path=file.path, discard=False).delete()[0]:
+        sql = f"DELETE FROM {_PENDING_FILE} WHERE path = %s AND NOT discard RETURNING path"
+        if rows.fetch(self.using, sql, [file.path]) is None:
             raise LeaseLost(file.path)
 
     def _heal(self, resource: Resource, file: StoredFile, discarded: list[StoredFile]) -> None:
@@ -399,14 +403,8 @@ class ResourceCatalog:
             raise LeaseLost(file.path)
         pending.delete()
 
-    def _execute(self, sql: str, parameters: list[Any]) -> list[Any]:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(sql, parameters)
-            rows: list[Any] = cursor.fetchall()
-            return rows
 
-
-_OBJECT = ManagedResource._meta.db_table
+_PENDING_FILE = PendingFile._meta.db_table
 _RESOURCE = Resource._meta.db_table
 
 

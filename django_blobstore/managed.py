@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.db import Error, transaction
+from django.db import Error, router, transaction
 from django.db.models import QuerySet
 from django.utils.module_loading import import_string
 
@@ -28,6 +28,7 @@ from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resuma
 from django_blobstore.namespaces import MAX_SCOPE_LENGTH, Namespace, clean_path
 from django_blobstore.proof import PutResponse, RequestResponse
 from django_blobstore.resource_storage import ResourceStorage
+from django_blobstore.rows import find_object
 from django_blobstore.upkeep import expunge
 from django_blobstore.upload import Upload
 
@@ -78,7 +79,7 @@ class ManagedStorage(AsyncTwins):
         Raises `ResourceNotFound`, or `UploadPending` while the first upload to the path is under way: try again.
         """
         path = clean_path(path)
-        managed = ManagedResource.objects.at(namespace, path).select_related("resource").first()
+        managed = find_object(router.db_for_read(ManagedResource), namespace, path)
         if managed is None:
             raise UploadPending(path) if _is_arriving(namespace, path) else ResourceNotFound(path)
         if not managed.resource.path:

@@ -6,6 +6,8 @@ import io
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
+from django.db import router
+
 from django_blobstore.arrival import Arrival
 from django_blobstore.catalog import Change, Content, ResourceCatalog
 from django_blobstore.conf import conf
@@ -15,6 +17,7 @@ from django_blobstore.failpoints import reach
 from django_blobstore.models import Resource
 from django_blobstore.namespaces import Namespace
 from django_blobstore.resource_storage import ResourceStorage
+from django_blobstore.rows import is_stored
 
 SMALL = 1024 * 1024
 
@@ -67,8 +70,7 @@ class Upload:
         return HashingReader(stream, length, limit=conf.MAX_LENGTH, algorithms=algorithms, on_read=self._renew)
 
     def _is_stored(self, sha384: str) -> bool:
-        stored = Resource.objects.filter(scope=self.scope, sha384=sha384, damaged_at=None).exclude(path="")
-        return bool(sha384) and stored.exists()
+        return bool(sha384) and is_stored(router.db_for_read(Resource), self.scope, sha384)
 
     def _refer_to_stored(self, reader: HashingReader) -> Change | None:
         """Refer to the content without a file of our own; None if it is not stored any more."""

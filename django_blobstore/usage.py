@@ -10,9 +10,11 @@ from threading import get_native_id
 from typing import Any, NamedTuple
 
 from django.db import connections
+from django.db.models import F
 
-from django_blobstore.models import Bucket, ManagedResource, Usage
+from django_blobstore.models import ManagedResource, Resource, Totals, Usage
 from django_blobstore.namespaces import Namespace
+from django_blobstore.rows import fetch, holder_condition
 
 STRIPES = 8
 
@@ -32,7 +34,7 @@ def record(using: str, managed: ManagedResource, *, gained: Held = NOTHING, lost
 
     To be called with both resources locked, and before the new reference of `managed` is written.
     """
-    condition, key = condition_of(using, managed.namespace)
+    condition, key = holder_condition(using, managed.namespace)
     # A content is stored for the namespace unless another object there refers to it too.
     stored = f"CASE WHEN EXISTS (SELECT 1 FROM {_OBJECTS} WHERE resource_id = %s AND {condition} AND id <> %s)"
     stored += " THEN 0 ELSE %s END"
@@ -55,11 +57,37 @@ def begin(using: str, namespace: Namespace) -> None:
     Usage.objects.using(using).bulk_create([row], ignore_conflicts=True)
 
 
-def condition_of(using: str, namespace: Namespace) -> tuple[str, object]:
-    """Return the SQL condition of the rows that count for `namespace`, and its one parameter."""
-    if namespace.bucket_id is None:
-        return 'bucket_id IS NULL AND "user" = %s', namespace.user
-    return "bucket_id = %s", Bucket._meta.pk.get_db_prep_value(namespace.bucket_id, connections[using])
+def drift(using: str, namespace: Namespace) -> Totals:
+    """Return what is missing from the totals of `namespace`: nothing, unless rows were changed past the catalog.
+
+    One statement sees one moment, and whoever changes objects changes the totals in the same transaction; so it is
+    the same whatever others do, and can be added later.
+    """
+    condition, key = holder_condition(using, namespace)
+    own = f"FROM {_OBJECTS} WHERE {condition}"
+    kept = f"FROM {_USAGE} WHERE {condition}"
+    row = fetch(
+        using,
+        f"SELECT (SELECT COUNT(*) {own}) - (SELECT COALESCE(SUM(object_count), 0) {kept}),"
+        f" (SELECT COALESCE(SUM(length), 0) FROM {_OBJECTS} JOIN {_RESOURCES} ON {_RESOURCES}.id = resource_id"
+        f" WHERE {condition}) - (SELECT COALESCE(SUM(logical_bytes), 0) {kept}),"
+        f" (SELECT COALESCE(SUM(length), 0) FROM {_RESOURCES} WHERE id IN (SELECT resource_id {own}))"
+        f" - (SELECT COALESCE(SUM(stored_bytes), 0) {kept})",
+        [key] * 6,
+    )
+    return Totals(*map(int, row or ()))
+
+
+def correct(using: str, namespace: Namespace) -> Totals:
+    """Make the totals of `namespace` right, inside a transaction of the caller; return what was missing."""
+    begin(using, namespace)
+    shares = Usage.objects.using(using).within(namespace)
+    # Locked, so that nobody else corrects the same at the same time.
+    locked = list(shares.select_for_update())
+    missing = drift(using, namespace)
+    more = {column: F(column) + difference for column, difference in missing._asdict().items()}
+    shares.filter(pk=locked[0].pk).update(**more)
+    return missing
 
 
 def _stripe() -> int:
@@ -67,4 +95,5 @@ def _stripe() -> int:
 
 
 _OBJECTS = ManagedResource._meta.db_table
+_RESOURCES = Resource._meta.db_table
 _USAGE = Usage._meta.db_table

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from django.db import connections
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from django_blobstore import usage
 from django_blobstore.models import ManagedResource, Resource
+from django_blobstore.transactions import transact
 from tests.routers import OneDatabase
 from tests.stored import Stored, StoredInFiles, StoredInGridFS
 
@@ -96,8 +99,15 @@ def set_count(resource: Resource, count: int) -> None:
 
 
 def delete_row(managed: ManagedResource) -> None:
-    """Delete an object without counting."""
+    """Delete an object without taking it from the reference count; only the totals go on being right."""
     _execute(f"DELETE FROM {ManagedResource._meta.db_table} WHERE id = %s", [managed.pk])
+    correct_totals(managed)
+
+
+def correct_totals(managed: ManagedResource) -> None:
+    """Let the totals of the namespace of `managed` be right again."""
+    using = OneDatabase.alias
+    transact(using, partial(usage.correct, using, managed.namespace))
 
 
 def delete_resource(resource: Resource) -> None:
@@ -110,6 +120,8 @@ def delete_resource(resource: Resource) -> None:
     _execute(off, [])
     _execute(f"DELETE FROM {Resource._meta.db_table} WHERE id = %s", [resource.pk])
     _execute(on, [])
+    for managed in ManagedResource.objects.filter(resource_id=resource.pk):
+        correct_totals(managed)
 
 
 @contextmanager

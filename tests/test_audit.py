@@ -16,7 +16,7 @@ from pytest_django import Settings
 from django_blobstore.catalog import ResourceCatalog
 from django_blobstore.errors import ContentDamaged, CountBypassed, ResourceNotFound
 from django_blobstore.managed import ManagedStorage, Namespace
-from django_blobstore.models import ManagedResource, PendingFile, Resource
+from django_blobstore.models import ManagedResource, PendingFile, Resource, Usage
 from django_blobstore.resource_storage import fresh_path
 from django_blobstore.storages import hooks
 from django_blobstore.storages.gridfs_bucket import named_id
@@ -92,6 +92,21 @@ def test_a_content_whose_objects_were_all_deleted_goes_with_its_file(
     assert found(audit(fix=True)) == {Kind.CONTENT_WITHOUT_OBJECT: (1, 3, 1)}
     assert_settled(stored)
     assert path not in stored.names()
+
+
+def test_wrong_totals_are_found_told_and_corrected(database: str, stored: Stored) -> None:
+    store = ManagedStorage()
+    for namespace in (Namespace("bucket"), Namespace(user="7"), Namespace()):
+        store.put(namespace, "a", b"xxx")
+    assert found(audit()) == {}
+    Usage.objects.filter(user="7").update(object_count=5, logical_bytes=0)
+    Usage.objects.exclude(bucket=None).delete()
+    report = audit()
+    assert found(report) == {Kind.TOTALS_WRONG: (2, 0, 0)}
+    assert "object_count off by +4, logical_bytes off by -3" in [finding.detail for finding in report.findings.sample]
+    assert found(audit(fix=True)) == {Kind.TOTALS_WRONG: (2, 0, 2)}
+    assert found(audit()) == {}
+    assert_sound(stored)
 
 
 def test_the_file_of_such_a_content_is_deleted_at_once_without_a_grace(

@@ -16,6 +16,7 @@ from django.db.models import F
 from pymongo import MongoClient
 from pytest_django import Settings
 
+from django_blobstore import usage
 from django_blobstore.errors import (
     BucketNotFound,
     ContentDamaged,
@@ -267,6 +268,7 @@ def test_a_reference_taken_by_hand_is_pending_until_its_upload_is_complete(
     store.resource_storage.put("by/hand", b"1")
     store.catalog.upload_complete(id, "by/hand")
     assert store.get(Namespace(), "a").read() == b"1"
+    store.catalog.transact(partial(usage.correct, store.catalog.using, Namespace()))
     assert_settled(stored)
 
 

@@ -21,11 +21,13 @@ from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from django_blobstore import usage
 from django_blobstore.catalog import ResourceCatalog, StoredFile
 from django_blobstore.conf import conf
 from django_blobstore.errors import BlobstoreError, ResourceNotFound
 from django_blobstore.failpoints import reach
-from django_blobstore.models import ManagedResource, PendingFile, Resource
+from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource, Usage
+from django_blobstore.namespaces import Namespace
 from django_blobstore.resource_storage import ResourceStorage, is_fresh_path
 from django_blobstore.storages import inventory
 from django_blobstore.upkeep.findings import Finding, Findings, Kind
@@ -95,6 +97,7 @@ class _Audit:
     def run(self) -> AuditReport:
         self._audit_objects()
         self._audit_contents()
+        self._audit_totals()
         for alias in self._aliases():
             self._asking(alias, self._audit_files)
             self._asking(alias, self._audit_fragments)
@@ -125,6 +128,28 @@ class _Audit:
             self._check_names([resource for resource in batch if resource.path])
             self._report.contents += len(batch)
             self._progress("contents", self._report.contents, total)
+
+    def _audit_totals(self) -> None:
+        using = self._catalog.using
+        total = Bucket.objects.using(using).count()
+        for done, namespace in enumerate(self._holders(), 1):
+            missing = usage.drift(using, namespace)
+            if any(missing):
+                detail = ", ".join(f"{column} off by {-more:+d}" for column, more in missing._asdict().items() if more)
+                finding = Finding(Kind.TOTALS_WRONG, str(namespace), 0, "", detail)
+                self._found(finding, partial(self._correct, namespace))
+            self._progress("totals", done, max(done, total))
+
+    def _correct(self, namespace: Namespace) -> bool:
+        return any(self._catalog.transact(partial(usage.correct, self._catalog.using, namespace)))
+
+    def _holders(self) -> Iterator[Namespace]:
+        """Yield each bucket, and each user who has or had something outside buckets."""
+        for key in Bucket.objects.using(self._catalog.using).values_list("pk", flat=True).iterator(BATCH):
+            yield Namespace(bucket=key)
+        shares = Usage.objects.using(self._catalog.using).filter(bucket=None).values_list("user")
+        for (user,) in self._objects.filter(bucket=None).values_list("user").union(shares).iterator(BATCH):
+            yield Namespace(user=user)
 
     def _check_count(self, resource: Any) -> None:
         counted, actual = resource.reference_count, resource.object_count

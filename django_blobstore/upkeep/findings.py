@@ -14,6 +14,7 @@ class Kind(StrEnum):
     OBJECT_WITHOUT_CONTENT = "object-without-content"
     COUNT_TOO_LOW = "count-too-low"
     COUNT_TOO_HIGH = "count-too-high"
+    TOTALS_WRONG = "totals-wrong"
     CONTENT_WITHOUT_OBJECT = "content-without-object"
     FILE_MISSING = "file-missing"
     FILE_OF_OTHER_LENGTH = "file-of-other-length"

@@ -1,0 +1,111 @@
+"""Models read by written-out SQL, for what each get and put asks: to compile it takes longer than to run it.
+
+Signals, guards and everything that is asked less often stay with Django's querysets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
+
+from django_blobstore.models import Bucket, ManagedResource, Resource
+from django_blobstore.namespaces import Namespace
+
+M = TypeVar("M", bound=Model)
+
+
+class Columns(Generic[M]):
+    """The columns of `model`: as `sql` for a SELECT or RETURNING, and back from a row."""
+
+    def __init__(self, model: type[M]) -> None:
+        self._model = model
+        self._fields = model._meta.concrete_fields
+        self._names = [field.attname for field in self._fields]
+        self._converters: dict[str, list[tuple[int, Callable[..., Any], Any]]] = {}
+        self.sql = ", ".join(f'{model._meta.db_table}."{field.column}"' for field in self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def model_from(self, using: str, row: Sequence[Any]) -> M:
+        """Return the model whose columns are `row`, as the database `using` gave it."""
+        connection = connections[using]
+        values = list(row)
+        for position, convert, column in self._conversions(connection):
+            values[position] = convert(values[position], column, connection)
+        return self._model.from_db(using, self._names, values)
+
+    def _conversions(self, connection: BaseDatabaseWrapper) -> list[tuple[int, Callable[..., Any], Any]]:
+        if connection.vendor not in self._converters:
+            self._converters[connection.vendor] = [
+                (position, convert, column)
+                for position, field in enumerate(self._fields)
+                for column in [field.get_col(self._model._meta.db_table)]
+                for convert in [*connection.ops.get_db_converters(column), *field.get_db_converters(connection)]
+            ]
+        return self._converters[connection.vendor]
+
+
+OBJECTS = Columns(ManagedResource)
+RESOURCES = Columns(Resource)
+
+
+def find_object(using: str, namespace: Namespace, path: str) -> ManagedResource | None:
+    """Return the object at `path` with its resource."""
+    row = _object_row(using, namespace, path, f"SELECT {OBJECTS.sql}, {RESOURCES.sql} FROM {_OBJECTS_WITH_RESOURCES}")
+    if row is None:
+        return None
+    managed = OBJECTS.model_from(using, row[: len(OBJECTS)])
+    managed.resource = RESOURCES.model_from(using, row[len(OBJECTS) :])
+    return managed
+
+
+def lock_object(using: str, namespace: Namespace, path: str) -> ManagedResource | None:
+    """Return the object at `path`, locked until the end of the transaction."""
+    # Without a join: a row that changed while its lock was waited for would no longer match, and seem gone.
+    lock = "FOR UPDATE" if connections[using].features.has_select_for_update else ""
+    row = _object_row(using, namespace, path, f"SELECT {OBJECTS.sql} FROM {_OBJECT}", lock)
+    return OBJECTS.model_from(using, row) if row else None
+
+
+def delete_object(using: str, namespace: Namespace, path: str) -> ManagedResource | None:
+    """Delete the object at `path` and return it; the caller counts."""
+    row = _object_row(using, namespace, path, f"DELETE FROM {_OBJECT}", f"RETURNING {OBJECTS.sql}")
+    return OBJECTS.model_from(using, row) if row else None
+
+
+def is_stored(using: str, scope: str, sha384: str) -> bool:
+    """Whether a sound resource of `scope` has this hash."""
+    sound = "path <> '' AND damaged_at IS NULL"
+    sql = f"SELECT 1 FROM {_RESOURCE} WHERE scope = %s AND sha384 = %s AND {sound}"
+    return fetch(using, sql, [scope, sha384]) is not None
+
+
+def holder_condition(using: str, namespace: Namespace) -> tuple[str, object]:
+    """Return the SQL condition of the rows in the bucket of `namespace`, or else of its user, and its one parameter."""
+    if namespace.bucket_id is None:
+        return 'bucket_id IS NULL AND "user" = %s', namespace.user
+    return "bucket_id = %s", Bucket._meta.pk.get_db_prep_value(namespace.bucket_id, connections[using])
+
+
+def fetch(using: str, sql: str, parameters: Sequence[Any]) -> Sequence[Any] | None:
+    """Return the first row that `sql` gives."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql, parameters)
+        row: Sequence[Any] | None = cursor.fetchone()
+        return row
+
+
+def _object_row(using: str, namespace: Namespace, path: str, sql: str, end: str = "") -> Sequence[Any] | None:
+    condition, key = holder_condition(using, namespace)
+    where = f'WHERE {condition} AND "user" = %s AND {_OBJECT}.path = %s'
+    return fetch(using, f"{sql} {where} {end}", [key, namespace.user, path])
+
+
+_OBJECT = ManagedResource._meta.db_table
+_RESOURCE = Resource._meta.db_table
+_OBJECTS_WITH_RESOURCES = f"{_OBJECT} JOIN {_RESOURCE} ON {_RESOURCE}.id = {_OBJECT}.resource_id"
