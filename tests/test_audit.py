@@ -304,7 +304,7 @@ def test_more_rows_and_files_than_a_batch_holds_are_all_looked_at(
 def test_progress_tells_each_stage_and_ends_at_its_total(store: ManagedStorage, stored: Stored) -> None:
     told: list[tuple[str, int, int]] = []
     audit(on_progress=lambda *stage: told.append(stage))
-    assert told[:3] == [("objects", 3, 3), ("contents", 2, 2), ("files of blobstore", 2, 2)]
+    assert told[:4] == [("objects", 3, 3), ("contents", 2, 2), ("totals", 1, 1), ("files of blobstore", 2, 2)]
 
 
 def test_an_object_whose_content_is_gone_goes_too(store: ManagedStorage, everything_is_old: None) -> None:

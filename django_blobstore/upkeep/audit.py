@@ -115,8 +115,9 @@ class _Audit:
 
     def _drop(self, managed: ManagedResource, resources: QuerySet[Resource]) -> bool:
         rows = self._objects.filter(~Exists(resources), pk=managed.pk, resource_id=managed.resource_id)
-        # Django's own delete: there is no count to keep.
+        # Django's own delete: there is no count to keep, only the totals.
         QuerySet.delete(rows)
+        self._correct(managed.namespace)
         return True
 
     def _audit_contents(self) -> None:
