@@ -32,13 +32,13 @@ class StoredFile(File):  # type: ignore[type-arg]
         self._reopen = reopen
 
     def read1(self, size: int = -1) -> bytes:
+        """Return at most `size` bytes, of those that come next without copying; none only at the end."""
         return cast("BufferedIOBase", self.file).read1(size)
 
     def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
         """Yield the content from its start in pieces of at most `chunk_size` bytes (1 MiB), as they come: uncopied."""
         self.seek(0)
-        reader = cast("BufferedIOBase", self.file)
-        while piece := reader.read1(chunk_size or self.DEFAULT_CHUNK_SIZE):
+        while piece := self.read1(chunk_size or self.DEFAULT_CHUNK_SIZE):
             yield piece
 
     def open(self, mode: str | None = None, *_: Any, **__: Any) -> Self:

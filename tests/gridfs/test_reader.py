@@ -14,6 +14,7 @@ from django.core.files.base import ContentFile
 from django_blobstore.storages import GridFSStorage
 from django_blobstore.storages.gridfs_bucket import CorruptFile
 from tests.mongo import Commands, failing
+from tests.stored import StoredInGridFS
 
 CHUNK = 255 * 1024
 EDGES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK, 5 * CHUNK + 1, 10 * CHUNK, 20 * 2**20]
@@ -178,22 +179,6 @@ def test_a_download_whose_server_stays_away_is_an_error(storage: GridFSStorage, 
             file.read()
 
 
-def test_a_small_get_is_two_commands(storage: GridFSStorage, commands: Commands) -> None:
-    storage.save("content", ContentFile(b"abc"))
-    commands.clear()
-    with storage.open("content") as file:
-        file.read()
-    assert commands.sent == ["find files", "find chunks"]
-
-
-def test_a_small_get_of_known_length_is_one_command(storage: GridFSStorage, commands: Commands) -> None:
-    storage.save_named("content", io.BytesIO(b"abc"))
-    commands.clear()
-    with storage.open_named("content", 3) as file:
-        assert file.read() == b"abc"
-    assert commands.sent == ["find chunks"]
-
-
 @pytest.mark.parametrize("size", [0, 2, 3, CHUNK, CHUNK + 1, 10 * CHUNK])
 @pytest.mark.parametrize("assumed", [0, 1, 3, CHUNK, CHUNK + 1])
 def test_opening_by_known_length_never_believes_a_wrong_one(storage: GridFSStorage, size: int, assumed: int) -> None:
@@ -203,20 +188,22 @@ def test_opening_by_known_length_never_believes_a_wrong_one(storage: GridFSStora
         assert file.read() == data
 
 
-def test_opening_by_known_length_does_not_depend_on_the_chunk_size(storage: GridFSStorage, bucket: object) -> None:
-    data = os.urandom(10_000)
-    storage.save_named("content", io.BytesIO(data))
-    smaller = GridFSStorage(**bucket.options["OPTIONS"], chunk_size=1000)  # type: ignore[attr-defined]
-    with smaller.open_named("content", 10_000) as file:
-        assert file.read() == data
+CHUNK_SIZES = [300, 500, 800, 1000, 1500, CHUNK]
 
 
-def test_a_file_of_one_mebibyte_is_two_commands(storage: GridFSStorage, commands: Commands) -> None:
-    storage.save("content", ContentFile(bytes(2**20)))
-    commands.clear()
-    with storage.open("content") as file:
-        file.read()
-    assert commands.sent == ["find files", "find chunks"]
+@pytest.mark.parametrize("length", [1, 300, 500, 800, 900, 1000, 1500, 2500, 10_000, CHUNK, CHUNK + 1])
+@pytest.mark.parametrize("saved_by", CHUNK_SIZES)
+def test_a_file_outlives_the_chunk_size_it_was_saved_by(bucket: StoredInGridFS, saved_by: int, length: int) -> None:
+    data = os.urandom(length)
+    options = bucket.options["OPTIONS"]
+    GridFSStorage(**options, chunk_size=saved_by).save_named("content", io.BytesIO(data))
+    for opened_by in CHUNK_SIZES:
+        storage = GridFSStorage(**options, chunk_size=opened_by)
+        with storage.open_named("content", length) as file:
+            assert file.read() == data
+            file.seek(length // 2)
+            assert file.read() == data[length // 2 :]
+        assert storage.read_range("content", length // 3, 700) == data[length // 3 : length // 3 + 700]
 
 
 def test_a_reader_that_stops_early_leaves_its_connection_usable(storage: GridFSStorage, commands: Commands) -> None:
@@ -238,25 +225,6 @@ def test_whole_reads_keep_their_connection(storage: GridFSStorage, commands: Com
             file.read()
     assert "getMore chunks" in commands.sent
     assert len({event.server_connection_id for event in commands.events}) == 1
-
-
-def test_a_range_costs_the_chunks_it_touches(storage: GridFSStorage, commands: Commands) -> None:
-    data = os.urandom(40 * CHUNK)
-    storage.save("content", ContentFile(data))
-    commands.clear()
-    assert storage.read_range("content", 3 * CHUNK - 1, 2) == data[3 * CHUNK - 1 : 3 * CHUNK + 1]
-    assert commands.sent == ["find files", "find chunks"]
-    assert commands.events[1].command["filter"]["n"] == {"$in": [2, 3]}
-
-
-def test_seeking_to_a_range_costs_the_chunks_it_touches(storage: GridFSStorage, commands: Commands) -> None:
-    storage.save("content", ContentFile(bytes(40 * CHUNK)))
-    commands.clear()
-    with storage.open("content") as file:
-        file.seek(20 * CHUNK - 1)
-        file.read(2)
-    assert commands.sent == ["find files", "find chunks"]
-    assert commands.events[1].command["limit"] == 2
 
 
 @pytest.mark.parametrize(

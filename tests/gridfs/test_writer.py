@@ -199,20 +199,6 @@ def test_everything_is_written_with_majority_even_if_the_uri_says_otherwise(
     assert not any("j" in write["writeConcern"] for write in writes)
 
 
-def test_a_small_save_is_four_commands(storage: GridFSStorage, commands: Commands) -> None:
-    storage.ensure_indexes()
-    commands.clear()
-    storage.save("content", ContentFile(b"abc"))
-    assert commands.sent == ["find files", "insert chunks", "insert files", "find files"]
-
-
-def test_a_small_named_save_is_two_commands(storage: GridFSStorage, commands: Commands) -> None:
-    storage.ensure_indexes()
-    commands.clear()
-    storage.save_named("content", io.BytesIO(b"abc"))
-    assert sorted(commands.sent) == ["insert chunks", "insert files"]
-
-
 def test_the_files_document_comes_after_the_last_chunk(storage: GridFSStorage, commands: Commands) -> None:
     storage.save("content", ContentFile(bytes(5 * BATCH)))
     inserts = [command for command in commands.sent if command.startswith("insert")]
