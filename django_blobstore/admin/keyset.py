@@ -179,8 +179,10 @@ def _field(options: Options[Any], column: Any) -> Field[Any, Any]:
     return cast("Field[Any, Any]", options.pk if name == "pk" else options.get_field(name))
 
 
-def _clean(field: Field[Any, Any], text: str) -> Any:
+def _clean(field: Field[Any, Any], text: Any) -> Any:
     """Return a value of `field` from an address, or raise `ValidationError`."""
+    if not isinstance(text, str):
+        raise ValidationError("A place in a list is written as texts.")
     value = field.to_python(text)
     field.run_validators(value)
     return value
