@@ -13,6 +13,7 @@ from pymongo import ASCENDING
 
 from django_blobstore.storages.gridfs import GridFSStorage
 from django_blobstore.storages.gridfs_bucket import Bucket, Document, named_id, retried
+from django_blobstore.storages.gridfs_errors import told_as_os_errors
 
 __all__ = ["Fragment", "delete_fragments", "fragments", "lengths", "named_id"]
 
@@ -30,6 +31,7 @@ class Fragment:
     modified_at: datetime | None
 
 
+@told_as_os_errors()
 def lengths(storage: GridFSStorage, names: Sequence[str]) -> dict[str, int]:
     """Return the length in bytes of the newest revision of each of `names` that is there."""
     query = {"filename": {"$in": list(names)}}
@@ -41,13 +43,15 @@ def lengths(storage: GridFSStorage, names: Sequence[str]) -> dict[str, int]:
 def fragments(storage: GridFSStorage) -> Iterator[list[Fragment]]:
     """Yield the chunks without a files document, in batches."""
     bucket = storage._bucket
-    for ids in _ids_of_chunks(bucket):
-        known = {_key(document["_id"]) for document in bucket.files.find({"_id": {"$in": ids}}, {"_id": True})}
-        unknown = [id for id in ids if _key(id) not in known]
-        if unknown:
-            yield [_fragment(document) for document in bucket.chunks.aggregate(_totals(unknown))]
+    with told_as_os_errors():
+        for ids in _ids_of_chunks(bucket):
+            known = {_key(document["_id"]) for document in bucket.files.find({"_id": {"$in": ids}}, {"_id": True})}
+            unknown = [id for id in ids if _key(id) not in known]
+            if unknown:
+                yield [_fragment(document) for document in bucket.chunks.aggregate(_totals(unknown))]
 
 
+@told_as_os_errors()
 def delete_fragments(storage: GridFSStorage, id: Any) -> bool:
     """Delete the chunks `id` unless they have a files document by now; say whether they were."""
     bucket = storage._bucket

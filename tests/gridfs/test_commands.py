@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from threading import Thread, current_thread
 
 import pytest
 from django.core.files.base import ContentFile
-from pymongo.monitoring import CommandSucceededEvent
+from pymongo.monitoring import CommandStartedEvent, CommandSucceededEvent
 
 from django_blobstore.storages import GridFSStorage
 from tests.mongo import Commands
@@ -18,11 +19,16 @@ MIB = 2**20
 
 
 class Exchanges(Commands):
-    """Every command sent and the numbers of the chunks in its answer."""
+    """Every command sent, the threads that sent them, and the numbers of the chunks in the answers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.chunks: list[int] = []
+        self.threads: set[Thread] = set()
+
+    def started(self, event: CommandStartedEvent) -> None:
+        super().started(event)
+        self.threads.add(current_thread())
 
     def succeeded(self, event: CommandSucceededEvent) -> None:
         self.chunks += [document["n"] for document in _documents(event) if "n" in document]
@@ -30,6 +36,7 @@ class Exchanges(Commands):
     def clear(self) -> None:
         super().clear()
         self.chunks.clear()
+        self.threads.clear()
 
 
 def _documents(event: CommandSucceededEvent) -> Iterator[dict[str, object]]:
@@ -54,12 +61,16 @@ def storage(storage: GridFSStorage, commands: Exchanges) -> GridFSStorage:
 def test_a_small_put_is_two_inserts(storage: GridFSStorage, commands: Exchanges, size: int) -> None:
     storage.save_named("content", io.BytesIO(bytes(size)))
     assert sorted(commands.sent) == ["insert chunks", "insert files"]
+    assert len(commands.threads) == 2
 
 
-def test_a_small_put_beside_others_is_two_inserts_in_order(storage: GridFSStorage, commands: Exchanges) -> None:
+def test_a_small_put_beside_others_is_two_inserts_by_the_thread_of_the_caller(
+    storage: GridFSStorage, commands: Exchanges
+) -> None:
     with storage._bucket.finishing():
         storage.save_named("content", io.BytesIO(b"abc"))
     assert commands.sent == ["insert chunks", "insert files"]
+    assert commands.threads == {current_thread()}
     with storage._bucket.finishing() as is_only_one:
         assert is_only_one
 
