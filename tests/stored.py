@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ import boto3
 from django.core.files.storage import Storage, storages
 from pymongo import MongoClient
 
+from django_blobstore.storages import gridfs_bucket
+
 ALIAS = "blobstore"
+# Ends the key of the client that nearly all tests share, which stays.
+NO_OPTIONS = repr([])
 
 
 class Stored:
@@ -71,18 +76,21 @@ class StoredInGridFS(Stored):
         location = {"uri": self.uri, "database": self.database, "namespace": self.namespace}
         self.options = {"BACKEND": "django_blobstore.storages.GridFSStorage", "OPTIONS": location}
 
+    @cached_property
+    def client(self) -> MongoClient[dict[str, Any]]:
+        """A way to MongoDB past the storage."""
+        return MongoClient(self.uri)
+
     def names(self) -> set[str]:
-        with MongoClient[dict[str, Any]](self.uri) as client:
-            files, chunks = (client[self.database][f"{self.namespace}.{part}"] for part in ("files", "chunks"))
-            filenames = {file["_id"]: file["filename"] for file in files.find()}
-            orphans = set(chunks.distinct("files_id")) - set(filenames)
+        files, chunks = (self.client[self.database][f"{self.namespace}.{part}"] for part in ("files", "chunks"))
+        filenames = {file["_id"]: file["filename"] for file in files.find()}
+        orphans = set(chunks.distinct("files_id")) - set(filenames)
         return set(filenames.values()) | {f"chunks without a file: {file_id}" for file_id in orphans}
 
     def clear(self) -> None:
         # The collections stay: a running site made their indexes once and would not again.
-        with MongoClient[dict[str, Any]](self.uri) as client:
-            for part in ("files", "chunks"):
-                client[self.database][f"{self.namespace}.{part}"].delete_many({})
+        for part in ("files", "chunks"):
+            self.client[self.database][f"{self.namespace}.{part}"].delete_many({})
 
 
 @dataclass
@@ -104,8 +112,22 @@ def in_gridfs(uri: str) -> Iterator[StoredInGridFS]:
     try:
         yield stored
     finally:
-        with MongoClient[dict[str, Any]](uri) as client:
-            client.drop_database(stored.database)
+        stored.client.drop_database(stored.database)
+        stored.client.close()
+        _end_threads(stored.database)
+
+
+def _end_threads(database: str) -> None:
+    """End the threads of the storages in `database`, and clients that only they used.
+
+    Those of a thousand tests, each waking up from time to time, would take more of the processor than the tests.
+    """
+    buckets, clients = gridfs_bucket._buckets, gridfs_bucket._clients
+    for key in [key for key, bucket in buckets.items() if bucket.database.name == database]:
+        buckets.pop(key).threads.shutdown(wait=False)
+    used = {id(bucket.database.client) for bucket in buckets.values()}
+    for key in [key for key, client in clients.items() if id(client) not in used and key[-1] != NO_OPTIONS]:
+        clients.pop(key).close()
 
 
 @contextmanager

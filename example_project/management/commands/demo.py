@@ -56,7 +56,8 @@ class Command(BaseCommand):
         parser.add_argument("--no-serve", action="store_true", help="prepare the data, say what was saved, and end")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        # SIGINT too: whoever is started in the background by a script ignores it otherwise.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)
         try:
             with ExitStack() as started:
