@@ -49,7 +49,7 @@ class BlobFile(BytesFile):
     def read(self, size: int | None = -1) -> bytes:
         """Return the next `size` bytes, or all that are left; fewer only at the end."""
         wanted = self._available(size)
-        self._fetch(wanted - len(self._ahead))
+        self._fill(wanted)
         block, self._ahead = self._ahead[:wanted], self._ahead[wanted:]
         self._position += len(block)
         return block
@@ -72,7 +72,7 @@ class BlobFile(BytesFile):
         limit = self.size if size is None or size < 0 else size
         while b"\n" not in self._ahead and len(self._ahead) < limit and self._fetched < self.size:
             more = max(len(self._ahead), io.DEFAULT_BUFFER_SIZE)
-            self._fetch(min(more, self.size - self._fetched))
+            self._fill(len(self._ahead) + min(more, self.size - self._fetched))
         end = self._ahead.find(b"\n") + 1 or len(self._ahead)
         return self.read(min(end, limit))
 
@@ -149,16 +149,20 @@ class BlobFile(BytesFile):
         if position == 0:
             self._check = Verification(self._hashes)
 
-    def _fetch(self, size: int) -> None:
-        """Put the next `size` bytes of the file behind those ahead, or as many as there are before an error."""
-        pieces = [self._ahead] if self._ahead else []
+    def _fill(self, length: int) -> None:
+        """Have the next `length` bytes of the file ahead, or as many of them as there are before an error."""
+        if length and not self._ahead:
+            self._ahead = self._fetch_piece(length)
+        if len(self._ahead) >= length:
+            return
+        joined = io.BytesIO()
+        joined.write(self._ahead)
         try:
-            while size > 0:
-                pieces.append(self._fetch_piece(size))
-                size -= len(pieces[-1])
+            while missing := length - joined.tell():
+                joined.write(self._fetch_piece(missing))
         finally:
             # Whoever tries again after a broken connection must not miss what came before.
-            self._ahead = b"".join(pieces)
+            self._ahead = joined.getvalue()
 
     def _fetch_piece(self, size: int) -> bytes:
         """Return up to `size` of the file's next bytes, checked if all before them were; the last only if sound."""
