@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from django.db import router, transaction
 from django.db.models import QuerySet
@@ -39,6 +39,9 @@ from django_blobstore.transactions import ATTEMPTS, transact
 from django_blobstore.usage import NOTHING, Held
 
 T = TypeVar("T")
+
+# Raises an error, such as `ConditionFailed`, if the object that is there, or that none is, is not as it must be.
+Condition: TypeAlias = "Callable[[ManagedResource | None], object]"
 
 
 @dataclass(frozen=True)
@@ -146,28 +149,47 @@ class ResourceCatalog:
         file: StoredFile | None = None,
         attributes: dict[str, Any] | None = None,
         create_bucket: bool = True,
+        condition: Condition | None = None,
         alongside: Callable[[], object] | None = None,
     ) -> Change:
         """Make the object at `path` refer to `content`, whose bytes are stored already or lie in `file`.
 
         `file` is named by a `PendingFile`; it becomes the content's own file, or is discarded where the content has a
         sound one. Whatever the object referred to before loses a reference. `attributes` are further columns of the
-        object. `alongside` is called in the same transaction, and each time that this is tried. Raises
-        `ResourceNotFound` if the content is not stored and there is no file, `LeaseLost` if the file was swept,
-        `BucketNotFound` unless `create_bucket`, and `CatalogBusy`.
+        object. `condition` is asked about the object there was, which is locked, and `alongside` is called at the end;
+        both in the transaction, and each time that it is tried. Raises `ResourceNotFound` if the content is not stored
+        and there is no file, `LeaseLost` if the file was swept, `BucketNotFound` unless `create_bucket`,
+        `QuotaExceeded`, `CatalogBusy`, and what `condition` raises.
         """
 
         def work() -> Change:
-            change = self._refer(namespace, path, content, scope, file, attributes or {}, create_bucket)
+            managed = self._locked(namespace, path, condition)
+            change = self._refer(managed, namespace, path, content, scope, file, attributes or {}, create_bucket)
             if alongside:
                 alongside()
             return change
 
         return self.transact(work, durable=True)
 
-    def release(self, namespace: Namespace, path: str) -> Change:
-        """Remove the object at `path` and its reference. Raises `ResourceNotFound` and `CatalogBusy`."""
-        return self.transact(lambda: self._release(namespace, path))
+    def release(self, namespace: Namespace, path: str, *, condition: Condition | None = None) -> Change:
+        """Remove the object at `path` and its reference. Raises `ResourceNotFound`, `CatalogBusy`, and see `refer`."""
+
+        def work() -> Change:
+            if condition:
+                self._locked(namespace, path, condition)
+            return self._release(namespace, path)
+
+        return self.transact(work)
+
+    def move(
+        self, managed: ManagedResource, namespace: Namespace, path: str, *, condition: Condition | None = None
+    ) -> Change:
+        """Give `managed` another namespace and path, in place of what is there; both must share content.
+
+        Raises `ResourceNotFound` if it was removed or replaced meanwhile, `BucketNotFound`, `QuotaExceeded`,
+        `CatalogBusy`, and what `condition` raises, which is asked about what is there.
+        """
+        return self.transact(lambda: self._move(managed, namespace, path, condition))
 
     def recount(self, id: int, *, lower: bool = True) -> Recount:
         """Make the count of resource `id` the number of its objects; at none the row goes and its file is discarded.
@@ -207,8 +229,15 @@ class ResourceCatalog:
         """Run `work` in a transaction of the catalog's database; see `django_blobstore.transactions`."""
         return transact(self.using, work, durable=durable)
 
+    def _locked(self, namespace: Namespace, path: str, condition: Condition | None) -> ManagedResource | None:
+        managed = rows.lock_object(self.using, namespace, path)
+        if condition:
+            condition(managed)
+        return managed
+
     def _refer(
         self,
+        managed: ManagedResource | None,
         namespace: Namespace,
         path: str,
         content: Content,
@@ -217,7 +246,6 @@ class ResourceCatalog:
         attributes: dict[str, Any],
         create_bucket: bool,
     ) -> Change:
-        managed = rows.lock_object(self.using, namespace, path)
         is_new = managed is None
         if managed is None:
             managed = ManagedResource(bucket_id=namespace.bucket_id, user=namespace.user, path=path)
@@ -252,6 +280,24 @@ class ResourceCatalog:
         reach("release.counted")
         self._count_usage(namespace, managed, NOTHING, Held(managed.resource_id, returned.length))
         return change
+
+    def _move(self, known: ManagedResource, namespace: Namespace, path: str, condition: Condition | None) -> Change:
+        managed = rows.lock_object(self.using, known.namespace, known.path)
+        if managed is None or managed.resource_id != known.resource_id:
+            raise ResourceNotFound(known.path, "it was removed or replaced meanwhile")
+        there = self._locked(namespace, path, condition)
+        wanted = [found.resource_id for found in (managed, there) if found]
+        locked = Resource.objects.using(self.using).select_for_update().filter(pk__in=wanted).order_by("pk")
+        managed.resource = {resource.pk: resource for resource in locked}[managed.resource_id]
+        discarded = self._release(namespace, path).discarded if there else []
+        held = Held(managed.resource.pk, managed.resource.length)
+        self._count_usage(managed.namespace, managed, NOTHING, held)
+        managed.bucket_id, managed.user, managed.path = namespace.bucket_id, namespace.user, path
+        self._count_usage(namespace, managed, held, NOTHING, create_bucket=False)
+        managed.was_created, managed.modified_at = there is None, timezone.now()
+        managed.save(using=self.using, update_fields=["bucket", "user", "path", "modified_at"])
+        reach("move.saved")
+        return Change(managed, discarded)
 
     def _delete(self, namespace: Namespace, path: str) -> ManagedResource | None:
         objects = ManagedResource.objects.using(self.using).all()

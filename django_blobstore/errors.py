@@ -22,6 +22,8 @@
     │   │   └── RequestNotFound  there is no such put request for this requester
     │   ├── ResponseMismatch     the answer is not the one the stored bytes give
     │   └── TooManyFailures      too many wrong answers for this content today
+    ├── ConditionFailed          the object is not (or not any more) the one that the caller meant
+    ├── QuotaExceeded            the bucket would hold more bytes than its quota
     ├── ContentDamaged           stored bytes are missing or no longer have their hash
     ├── LeaseLost                an upload took longer than its lease and its bytes were swept
     ├── ResumableError           an upload in parts cannot go on like that
@@ -190,6 +192,29 @@ class TooManyFailures(ProofError):
         super().__init__(f"Too many wrong answers for {sha384} today; upload the content, or wait {retry_after} s.")
         self.sha384 = sha384
         self.retry_after = retry_after
+
+
+class ConditionFailed(BlobstoreError):
+    """The object at `path` is not as the caller's condition wants it; `sha384` is what it has, "" if nothing is there.
+
+    Nothing was changed.
+    """
+
+    def __init__(self, path: str, sha384: str = "") -> None:
+        found = f"has the SHA-384 {sha384}" if sha384 else "is not there"
+        super().__init__(f"The object at {path!r} {found}, which the request excludes.")
+        self.path = path
+        self.sha384 = sha384
+
+
+class QuotaExceeded(BlobstoreError):
+    """With this put the objects of `bucket` would have `length` bytes, more than its `quota`. Nothing was changed."""
+
+    def __init__(self, bucket: object, quota: int, length: int) -> None:
+        super().__init__(f"The bucket {bucket} would hold {length} bytes, more than its quota of {quota}.")
+        self.bucket = bucket
+        self.quota = quota
+        self.length = length
 
 
 class ContentDamaged(BlobstoreError):

@@ -19,7 +19,7 @@ from django.utils.module_loading import import_string
 
 from django_blobstore import put_requests
 from django_blobstore.blob_file import BlobFile
-from django_blobstore.catalog import Change, Content, ResourceCatalog, StoredFile
+from django_blobstore.catalog import Change, Condition, Content, ResourceCatalog, StoredFile
 from django_blobstore.conf import conf
 from django_blobstore.digests import Stream, as_readable, clean_hash
 from django_blobstore.errors import BlobstoreError, ContentDamaged, InvalidNamespace, ResourceNotFound, UploadPending
@@ -120,41 +120,46 @@ class ManagedStorage(AsyncTwins):
         content_type: str = "",
         metadata: Mapping[str, Any] | None = None,
         create_bucket: bool = True,
+        condition: Condition | None = None,
         alongside: Callable[[], object] | None = None,
     ) -> ManagedResource:
         """Store `stream` as the object at `path`, in place of what was there.
 
         `length` bytes are read, or all there are if it is negative. `check_hash` is the SHA-384 it must have and
         `digests` further hashes by hashlib's names, all in hex. Content up to 1 MiB is hashed in memory and not
-        written if it is stored already. `alongside` is called in the transaction that makes the object, and each time
-        that this is tried.
+        written if it is stored already. In the transaction that makes the object, and each time that this is tried,
+        `condition` is asked about the object there was, or None, and `alongside` is called at the end.
 
-        Raises `LengthMismatch`, `HashMismatch`, `ContentTooLarge`, `InvalidPath`, `LeaseLost`, `CatalogBusy`, and
-        `BucketNotFound` unless `create_bucket`; nothing is stored then. Raises `RuntimeError` inside an `atomic` block,
+        Raises `LengthMismatch`, `HashMismatch`, `ContentTooLarge`, `InvalidPath`, `LeaseLost`, `CatalogBusy`,
+        `QuotaExceeded`, `BucketNotFound` unless `create_bucket`, and what `condition` raises, such as
+        `ConditionFailed`; nothing is stored then. Raises `RuntimeError` inside an `atomic` block,
         whose rollback would forget bytes already written.
         """
         path = clean_path(path)
         expected = {name: clean_hash(value, name) for name, value in (digests or {}).items()}
         if check_hash:
             expected["sha384"] = clean_hash(check_hash)
-        upload = Upload(
-            self.catalog,
-            self.resource_storage,
+        scope = self.scope_of(namespace)
+        refer = partial(
+            self.catalog.refer,
             namespace,
             path,
-            scope=self.scope_of(namespace),
+            scope=scope,
             attributes={"content_type": content_type, "metadata": dict(metadata or {})},
             create_bucket=create_bucket,
+            condition=condition,
             alongside=alongside,
         )
+        upload = Upload(self.resource_storage, namespace, path, scope=scope, using=self.catalog.using, refer=refer)
         return self._finish(upload.run(as_readable(stream), length, expected))
 
-    def remove(self, namespace: Namespace, path: str) -> None:
+    def remove(self, namespace: Namespace, path: str, *, condition: Condition | None = None) -> None:
         """Remove the object at `path`; the last reference to a content frees its bytes after `DELETION_GRACE`.
 
-        Inside an `atomic` block it takes effect with the block. Raises `ResourceNotFound` and `CatalogBusy`.
+        `condition` is asked in the transaction about the object there is. Inside an `atomic` block it takes effect
+        with the block. Raises `ResourceNotFound`, `CatalogBusy`, and what `condition` raises.
         """
-        self._finish(self.catalog.release(namespace, clean_path(path)))
+        self._finish(self.catalog.release(namespace, clean_path(path), condition=condition))
 
     def remove_all(self, objects: QuerySet[ManagedResource]) -> int:
         """Remove each of `objects` in a transaction of its own, or all in the caller's; return how many there were."""
@@ -175,20 +180,40 @@ class ManagedStorage(AsyncTwins):
         """
         return self.catalog.transact(lambda: self._remove_bucket(bucket))
 
-    def copy(self, managed: ManagedResource, namespace: Namespace, path: str) -> ManagedResource:
+    def copy(
+        self, managed: ManagedResource, namespace: Namespace, path: str, *, condition: Condition | None = None
+    ) -> ManagedResource:
         """Make the object at `path` refer to the same content as `managed`, and return it.
 
-        No bytes move unless the two namespaces do not share content. Raises `ResourceNotFound` if it is gone.
+        No bytes move unless the two namespaces do not share content. `condition` is that of `put`. Raises
+        `ResourceNotFound` if `managed` is gone.
         """
+        resource, path = managed.resource, clean_path(path)
         attributes = {"content_type": managed.content_type, "metadata": managed.metadata}
-        resource = managed.resource
         if self.scope_of(namespace) != resource.scope:
             with self.open(managed) as content:
-                return self.put(namespace, path, content, resource.length, check_hash=resource.sha384, **attributes)
+                known = {"check_hash": resource.sha384, "condition": condition, **attributes}
+                return self.put(namespace, path, content, resource.length, **known)
         content_of = Content(resource.sha384, resource.length, resource.sha256)
-        return self._finish(
-            self.catalog.refer(namespace, clean_path(path), content_of, scope=resource.scope, attributes=attributes)
-        )
+        refer = partial(self.catalog.refer, namespace, path, content_of, scope=resource.scope)
+        return self._finish(refer(attributes=attributes, condition=condition))
+
+    def move(
+        self, managed: ManagedResource, namespace: Namespace, path: str, *, condition: Condition | None = None
+    ) -> ManagedResource:
+        """Give `managed` another namespace and path, in place of what is there, and return it.
+
+        No bytes move unless the two namespaces do not share content; then it is a copy and a removal. `condition` is
+        asked about what is there. Raises `ResourceNotFound` if `managed` was removed or replaced meanwhile.
+        """
+        path = clean_path(path)
+        if (namespace.bucket_id, namespace.user, path) == (managed.bucket_id, managed.user, managed.path):
+            return managed
+        if self.scope_of(namespace) == managed.resource.scope:
+            return self._finish(self.catalog.move(managed, namespace, path, condition=condition))
+        moved = self.copy(managed, namespace, path, condition=condition)
+        self.remove(managed.namespace, managed.path, condition=partial(_require_same, managed))
+        return moved
 
     def put_request(
         self,
@@ -267,6 +292,11 @@ class ManagedStorage(AsyncTwins):
 def _is_arriving(namespace: Namespace, path: str) -> bool:
     uploads = (PendingFile.objects, ResumableUpload.objects)
     return any(rows.aimed_at(namespace, path).arriving().exists() for rows in uploads)
+
+
+def _require_same(known: ManagedResource, found: ManagedResource | None) -> None:
+    if found is None or found.resource_id != known.resource_id:
+        raise ResourceNotFound(known.path, "it was removed or replaced meanwhile")
 
 
 def _expunge_quietly(files: list[StoredFile]) -> None:

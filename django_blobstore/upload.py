@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
-from typing import Any, TypeGuard
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeGuard
 
 from django.db import router
 
 from django_blobstore.arrival import Arrival
-from django_blobstore.catalog import Change, Content, ResourceCatalog
+from django_blobstore.catalog import Change, Content
 from django_blobstore.conf import conf
 from django_blobstore.digests import STORED_ALGORITHMS, HashingReader, Readable, Seekable
 from django_blobstore.errors import BucketNotFound, ResourceNotFound
@@ -23,28 +23,24 @@ SMALL = 1024 * 1024
 
 
 class Upload:
-    """Brings one stream into the store and makes the object at `path` refer to it."""
+    """Brings one stream into the store and makes the object at `path` refer to it, by the catalog's `refer`."""
 
     def __init__(
         self,
-        catalog: ResourceCatalog,
         storage: ResourceStorage,
         namespace: Namespace,
         path: str,
         *,
         scope: str,
-        attributes: dict[str, Any],
-        create_bucket: bool,
-        alongside: Callable[[], object] | None = None,
+        using: str,
+        refer: Callable[..., Change],
     ) -> None:
-        self.catalog = catalog
         self.storage = storage
         self.namespace = namespace
         self.path = path
         self.scope = scope
-        self.attributes = attributes
-        self.create_bucket = create_bucket
-        self.alongside = alongside
+        self.using = using
+        self.refer = refer
         self.arrival: Arrival | None = None
 
     def run(self, stream: Readable, length: int, expected: Mapping[str, str]) -> Change:
@@ -57,7 +53,7 @@ class Upload:
             if change := self._refer_to_stored(reader):
                 return change
             stream.seek(start)
-        reader = self._reader(stream, length, expected)
+        reader = self._reader(stream, length, dict.fromkeys((*STORED_ALGORITHMS, *expected)))
         head = reader.peek(SMALL + 1)
         if len(head) > SMALL:
             return self._keep(reader, reader, expected)
@@ -65,8 +61,7 @@ class Upload:
         change = self._refer_to_stored(reader) if self._is_stored(reader.sha384) else None
         return change or self._keep(reader, io.BytesIO(head), expected)
 
-    def _reader(self, stream: Readable, length: int, expected: Mapping[str, str]) -> HashingReader:
-        algorithms = dict.fromkeys((*STORED_ALGORITHMS, *expected))
+    def _reader(self, stream: Readable, length: int, algorithms: Iterable[str]) -> HashingReader:
         return HashingReader(stream, length, limit=conf.MAX_LENGTH, algorithms=algorithms, on_read=self._renew)
 
     def _is_stored(self, sha384: str) -> bool:
@@ -75,7 +70,7 @@ class Upload:
     def _refer_to_stored(self, reader: HashingReader) -> Change | None:
         """Refer to the content without a file of our own; None if it is not stored any more."""
         try:
-            return self._refer(reader)
+            return self.refer(Content(reader.sha384, reader.length))
         except BucketNotFound:
             raise
         except ResourceNotFound:
@@ -87,23 +82,12 @@ class Upload:
             self.storage.write(self.arrival.file.path, source)
             reach("upload.written")
             reader.check(expected)
-            return self._refer(reader)
-
-    def _refer(self, reader: HashingReader) -> Change:
-        return self.catalog.refer(
-            self.namespace,
-            self.path,
-            Content(reader.sha384, reader.length, reader.hexdigest("sha256")),
-            scope=self.scope,
-            file=self.arrival.file if self.arrival else None,
-            attributes=self.attributes,
-            create_bucket=self.create_bucket,
-            alongside=self.alongside,
-        )
+            content = Content(reader.sha384, reader.length, reader.hexdigest("sha256"))
+            return self.refer(content, file=self.arrival.file)
 
     def _arrival(self, declared_sha384: str) -> Arrival:
         return Arrival(
-            self.catalog.using,
+            self.using,
             self.storage.alias,
             bucket_id=self.namespace.bucket_id,
             user=self.namespace.user,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from threading import get_native_id
 from typing import Any, NamedTuple
 
-from django.db import connections
 from django.db.models import F
 
-from django_blobstore.models import ManagedResource, Resource, Totals, Usage
+from django_blobstore.errors import QuotaExceeded
+from django_blobstore.models import Bucket, ManagedResource, Resource, Totals, Usage
 from django_blobstore.namespaces import Namespace
 from django_blobstore.rows import fetch, holder_condition
 
@@ -32,7 +32,8 @@ NOTHING = Held(0, 0)
 def record(using: str, managed: ManagedResource, *, gained: Held = NOTHING, lost: Held = NOTHING) -> bool:
     """Add to the totals what `managed` gained and take off what it lost; say whether they are kept yet (see `begin`).
 
-    To be called with both resources locked, and before the new reference of `managed` is written.
+    To be called with both resources locked, and before the new reference of `managed` is written. Raises
+    `QuotaExceeded` if the bucket grows beyond its quota.
     """
     condition, key = holder_condition(using, managed.namespace)
     # A content is stored for the namespace unless another object there refers to it too.
@@ -41,13 +42,24 @@ def record(using: str, managed: ManagedResource, *, gained: Held = NOTHING, lost
     own = managed.pk or 0
     parameters: list[Any] = [bool(gained.id) - bool(lost.id), gained.length - lost.length]
     parameters += [gained.id, key, own, gained.length, lost.id, key, own, lost.length, key, _stripe()]
-    with connections[using].cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {_USAGE} SET object_count = object_count + %s, logical_bytes = logical_bytes + %s,"
-            f" stored_bytes = stored_bytes + {stored} - {stored} WHERE {condition} AND stripe = %s",
-            parameters,
-        )
-        return bool(cursor.rowcount)
+    row = fetch(
+        using,
+        f"UPDATE {_USAGE} SET object_count = object_count + %s, logical_bytes = logical_bytes + %s,"
+        f" stored_bytes = stored_bytes + {stored} - {stored} WHERE {condition} AND stripe = %s"
+        f" RETURNING (SELECT quota_bytes FROM {_BUCKETS} WHERE uuid = bucket_id)",
+        parameters,
+    )
+    if row and row[0] is not None and gained.length > lost.length:
+        _check_quota(using, managed.namespace)
+    return row is not None
+
+
+def _check_quota(using: str, namespace: Namespace) -> None:
+    # Whoever waits for this lock sees what the other one put, once that is committed.
+    bucket = Bucket.objects.using(using).select_for_update(no_key=True).get(pk=str(namespace.bucket_id))
+    length = Usage.objects.using(using).within(namespace).totals().logical_bytes
+    if bucket.quota_bytes is not None and length > bucket.quota_bytes:
+        raise QuotaExceeded(bucket, bucket.quota_bytes, length)
 
 
 def begin(using: str, namespace: Namespace) -> None:
@@ -94,6 +106,7 @@ def _stripe() -> int:
     return get_native_id() % STRIPES
 
 
+_BUCKETS = Bucket._meta.db_table
 _OBJECTS = ManagedResource._meta.db_table
 _RESOURCES = Resource._meta.db_table
 _USAGE = Usage._meta.db_table

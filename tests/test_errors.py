@@ -36,6 +36,8 @@ RAISED: dict[str, dict[str, Any]] = {
     "ResponseMismatch": {"request_id": "r1"},
     "TooManyFailures": {"sha384": HASH, "retry_after": 3600},
     "ContentDamaged": {"sha384": HASH, "path": "a/b", "reason": "it ends early"},
+    "ConditionFailed": {"path": "a/b", "sha384": HASH},
+    "QuotaExceeded": {"bucket": "photos", "quota": 100, "length": 101},
     "LeaseLost": {"path": "aa/bb"},
     "ResumableError": {},
     "UploadNotFound": {"upload_id": "u1"},

@@ -38,6 +38,8 @@ KNOWN: dict[type[errors.BlobstoreError], tuple[int, str]] = {
     errors.RequestExpired: (410, "request-expired"),
     errors.ResponseMismatch: (409, "response-mismatch"),
     errors.TooManyFailures: (429, "too-many-failures"),
+    errors.ConditionFailed: (412, "precondition-failed"),
+    errors.QuotaExceeded: (507, "quota-exceeded"),
     errors.ContentDamaged: (500, "content-damaged"),
     errors.LeaseLost: (503, "lease-lost"),
     errors.CatalogBusy: (503, "catalog-busy"),

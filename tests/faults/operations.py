@@ -108,6 +108,14 @@ def copy(source: str, path: str) -> Callable[[ManagedStorage], object]:
     return lambda store: store.copy(store.stat(HOME, source), HOME, path)
 
 
+def move(source: str, path: str) -> Callable[[ManagedStorage], object]:
+    def run(store: ManagedStorage) -> None:
+        with suppress(ResourceNotFound):  # it was moved before this was begun again
+            store.move(store.stat(HOME, source), HOME, path)
+
+    return run
+
+
 def prove(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
     def run(store: ManagedStorage) -> None:
         request = store.put_request(HOME, path, sha384(content))
@@ -189,6 +197,7 @@ OPERATIONS = [
     Operation("remove one of two references", _A | {"b": SMALL}, {"b": SMALL}, remove("a")),
     Operation("remove a bucket", _A | {"b": SMALL, "c": OTHER}, {}, remove_bucket),
     Operation("copy", _A, _A | {"b": SMALL}, copy("a", "b")),
+    Operation("move over another", _A | {"b": OTHER}, {"b": SMALL}, move("a", "b")),
     Operation("prove access", _A, _A | {"b": SMALL}, prove("b", SMALL)),
     Operation("prove access in place of another content", _A | {"b": OTHER}, _A | {"b": SMALL}, prove("b", SMALL)),
     Operation("sweep", _A, _A, lambda _store: sweep(), prepare=leave_leftovers),
