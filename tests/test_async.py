@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 from django.db import connections
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.test import AsyncClient
+from django.urls import re_path
 
 from django_blobstore.errors import BlobstoreError, ContentDamaged, HashMismatch, LengthMismatch, ResourceNotFound
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import ManagedResource, PendingFile, Resource
+from django_blobstore.serving import body
 from tests.invariants import assert_empty, assert_settled, assert_sound
 from tests.stored import Stored
 from tests.streams import MIB, SeekableStream, Stream, content_of, sha384
@@ -360,6 +365,36 @@ def test_no_database_connection_stays_open_unless_the_settings_say_so(
     asyncio.run(scenario())
     assert opened
     assert all(connection.connection is None for connection in opened)
+
+
+async def view(request: HttpRequest, path: str) -> HttpResponseBase:
+    if request.method == "PUT":
+        managed = await store.aput(HERE, path, request)
+        return HttpResponse(managed.resource.sha384)
+    return StreamingHttpResponse(body(request, await store.aget(HERE, path)))
+
+
+urlpatterns = [re_path("^(.+)$", view)]
+
+
+@pytest.mark.urls(__name__)
+def test_asynchronous_views_put_and_get_at_the_same_time(database: str, stored: Stored) -> None:
+    contents = [content_of(length, length) for length in (1, 4096, MIB + 1, len(LARGE))]
+
+    async def there_and_back(content: bytes) -> None:
+        client = AsyncClient()
+        url = f"/{len(content)}"
+        assert (await client.put(url, content)).content.decode() == sha384(content)
+        answer: Any = await client.get(url)
+        assert b"".join([block async for block in answer.streaming_content]) == content
+        await asyncio.to_thread(answer.close)
+
+    async def scenario() -> None:
+        await asyncio.gather(*map(there_and_back, contents))
+
+    asyncio.run(scenario())
+    assert ManagedResource.objects.count() == len(contents)
+    assert_settled(stored)
 
 
 def test_it_works_inside_another_loop_of_the_same_process(database: str, stored: Stored) -> None:
