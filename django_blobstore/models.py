@@ -445,6 +445,10 @@ class PendingFileQuerySet(QuerySet["PendingFile"]):
         """Files that are not parts of resumable uploads."""
         return self.exclude(Exists(UploadPart.objects.filter(file=OuterRef("pk"))))
 
+    def of_parts(self, uploads: ResumableUploadQuerySet) -> PendingFileQuerySet:
+        """Files of the parts of `uploads`."""
+        return self.filter(path__in=UploadPart.objects.filter(upload__in=uploads.values("pk")).values("file"))
+
     def renew(self, lease: timedelta, **progress: Any) -> bool:
         """Extend the lease of uploads not given up yet; say whether there was one."""
         return bool(self.filter(discard=False).update(lease_until=Now() + lease, **progress))
@@ -585,8 +589,14 @@ class ResumableUpload(MeantForNamespace):
 
     @property
     def is_whole(self) -> bool:
-        """Whether every byte has come for good."""
-        return self.offset == self.length
+        """Whether every byte has come for good, and is an object unless the upload is part of another."""
+        return self.offset == self.length and (self.partial or self.state == self.State.FINISHED)
+
+    @property
+    def is_being_finished(self) -> bool:
+        """Whether a request that still shows signs of life is making the object."""
+        alive = self.lease_until is not None and self.lease_until > timezone.now()
+        return self.state == self.State.FINISHING and alive
 
 
 class UploadPartQuerySet(QuerySet["UploadPart"]):

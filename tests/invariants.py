@@ -17,7 +17,7 @@ from django.db.models import Count
 from django.db.models.functions import Now
 
 from django_blobstore.managed import ManagedStorage
-from django_blobstore.models import ManagedResource, PendingFile, Resource, Totals, Usage
+from django_blobstore.models import ManagedResource, PendingFile, Resource, ResumableUpload, Totals, UploadPart, Usage
 from django_blobstore.namespaces import Namespace
 from django_blobstore.storages.gridfs_bucket import named_id
 from django_blobstore.upkeep import sweep
@@ -35,6 +35,9 @@ def assert_settled(stored: Stored) -> None:
     report = sweep()
     wrong = [f"the sweep could not delete {report.failed_files} files"] if report.failed_files else []
     wrong += [f"still pending after the sweep: {_told(row)}" for row in PendingFile.objects.all()]
+    wrong += [
+        f"still there after the sweep: {row!r}" for row in (*ResumableUpload.objects.all(), *UploadPart.objects.all())
+    ]
     _assert_none("The store is not settled", wrong + _all_wrong(stored))
 
 
@@ -43,13 +46,15 @@ def assert_empty(stored: Stored) -> None:
     wrong = [f"object {_name(managed)}" for managed in ManagedResource.objects.all()]
     wrong += [f"{resource!r} with count {resource.reference_count}" for resource in Resource.objects.all()]
     wrong += [f"pending: {_told(row)}" for row in PendingFile.objects.all()]
+    wrong += [f"still there: {row!r}" for row in (*ResumableUpload.objects.all(), *UploadPart.objects.all())]
     wrong += [f"stored file {name!r}" for name in sorted(stored.names())]
     wrong += wrong_totals()
     _assert_none("Something is left", wrong)
 
 
 def end_leases_and_graces() -> None:
-    """Make every lease and every grace period end now, as if their time had passed."""
+    """Make every lease, every grace period and every resumable upload end now, as if their time had passed."""
+    ResumableUpload.objects.update(expires_at=Now())
     PendingFile.objects.filter(discard=False).update(lease_until=Now())
     PendingFile.objects.filter(discard=True).update(due_at=Now())
 

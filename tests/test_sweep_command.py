@@ -71,7 +71,7 @@ def test_it_deletes_and_tells_in_exact_and_human_units(stored: Stored) -> None:
     leave(stored, "aa/one", length=5_000_000)
     leave(stored, "aa/two", length=10)
     PendingFile.objects.create(path="aa/dead", storage="blobstore", lease_until=ONE_SECOND_AGO)
-    assert said() == "Deleted 3 files, 4.8 MiB (5,000,010 bytes); 1 abandoned upload; 0 old put requests.\n"
+    assert said() == "Deleted 3 files, 4.8 MiB (5,000,010 bytes); 1 abandoned upload, 0 expired; 0 old put requests.\n"
     assert not PendingFile.objects.exists()
     assert stored.names() == set()
 
@@ -86,7 +86,7 @@ def test_a_dry_run_only_tells(stored: Stored) -> None:
 @pytest.mark.parametrize("storage_kind", ["files"])
 class TestOnOneKindOfStorage:
     def test_with_nothing_to_do_it_says_so_once(self, stored: Stored) -> None:
-        assert said() == "Deleted 0 files, 0 bytes; 0 abandoned uploads; 0 old put requests.\n"
+        assert said() == "Deleted 0 files, 0 bytes; 0 abandoned uploads, 0 expired; 0 old put requests.\n"
 
     def test_it_is_silent_if_told_to_be(self, stored: Stored) -> None:
         leave(stored, "aa/one")

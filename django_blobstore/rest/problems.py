@@ -30,6 +30,7 @@ KNOWN: dict[type[errors.BlobstoreError], tuple[int, str]] = {
     errors.UploadPending: (503, "upload-pending"),
     errors.LengthMismatch: (400, "length-mismatch"),
     errors.HashMismatch: (422, "hash-mismatch"),
+    errors.PartMismatch: (460, "checksum-mismatch"),  # as tus has it
     errors.ContentTooLarge: (413, "content-too-large"),
     errors.InvalidPath: (400, "invalid-path"),
     errors.InvalidHash: (400, "invalid-hash"),
@@ -42,6 +43,11 @@ KNOWN: dict[type[errors.BlobstoreError], tuple[int, str]] = {
     errors.QuotaExceeded: (507, "quota-exceeded"),
     errors.ContentDamaged: (500, "content-damaged"),
     errors.LeaseLost: (503, "lease-lost"),
+    errors.UploadNotFound: (404, "upload-not-found"),
+    errors.UploadExpired: (410, "upload-expired"),
+    errors.UploadLocked: (423, "upload-locked"),
+    errors.UploadUnfinished: (409, "upload-unfinished"),
+    errors.OffsetMismatch: (409, "offset-mismatch"),
     errors.CatalogBusy: (503, "catalog-busy"),
 }
 
@@ -123,7 +129,7 @@ def _of_store(error: errors.BlobstoreError) -> Problem | None:
         return None
     status, code = known
     facts = {name: _plain(value) for name, value in vars(error).items()}
-    headers = {"Retry-After": str(facts.setdefault("retry_after", 1))} if status in (429, 503) else {}
+    headers = {"Retry-After": str(facts.setdefault("retry_after", 1))} if status in (423, 429, 503) else {}
     return Problem(status, code, str(error), headers=headers, **facts)
 
 

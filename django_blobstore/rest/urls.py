@@ -10,6 +10,7 @@ from django.http.response import HttpResponseBase
 from django.urls import URLPattern, URLResolver, include, path, register_converter
 
 from django_blobstore.rest.paths import AnyTextConverter
+from django_blobstore.rest.tus import UploadViewSet
 from django_blobstore.rest.viewsets import (
     BucketViewSet,
     ObjectListViewSet,
@@ -38,6 +39,8 @@ object_list = _view(ObjectListViewSet, get="list")
 one_object = _view(ObjectViewSet, get="retrieve", put="update", delete="destroy")
 put_requests = _view(PutRequestViewSet, post="create")
 put_request = _view(ProofViewSet, post="create")
+uploads = _view(UploadViewSet, options="discover", post="create")
+upload = _view(UploadViewSet, options="discover", head="show", patch="append", delete="destroy")
 
 
 def _namespace(route: str) -> list[URLPattern]:
@@ -56,4 +59,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("me/", include(_namespace("me")), {"route": "me"}),
     path("global/", include(_namespace("global")), {"route": "global"}),
     path("put-requests/<str:request_id>/", put_request, name="put-request"),
+    path("uploads/", uploads, name="uploads"),
+    path("uploads/<str:upload>/", upload, name="upload"),
 ]

@@ -16,8 +16,9 @@ from django.db.models.functions import Coalesce, Now
 
 from django_blobstore.catalog import StoredFile
 from django_blobstore.failpoints import reach
-from django_blobstore.models import PendingFile, PendingFileQuerySet, PutRequest
+from django_blobstore.models import PendingFile, PendingFileQuerySet, PutRequest, ResumableUpload
 from django_blobstore.resource_storage import ResourceStorage
+from django_blobstore.transactions import transact
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +36,11 @@ class SweepReport:
     deleted_bytes: int = 0
     failed_files: int = 0
     forgotten_requests: int = 0
+    expired_uploads: int = 0
 
 
 def sweep(*, dry_run: bool = False, on_progress: Callable[[SweepReport], object] | None = None) -> SweepReport:
-    """Delete what nothing needs any more: abandoned uploads, files past their grace, old put requests.
+    """Delete what nothing needs any more: abandoned and expired uploads, files past their grace, old put requests.
 
     Safe to run at any time, several at once, and to kill: every file keeps its row until it is gone. A file that its
     storage refuses to delete is logged and tried again by a later sweep. `on_progress` is called after each batch of
@@ -46,11 +48,16 @@ def sweep(*, dry_run: bool = False, on_progress: Callable[[SweepReport], object]
     """
     pending = PendingFile.objects.using(router.db_for_write(PendingFile))
     requests = PutRequest.objects.using(router.db_for_write(PutRequest))
+    uploads = ResumableUpload.objects.using(router.db_for_write(ResumableUpload)).expired()
     if dry_run:
-        return _foresee(
-            pending.abandoned() | pending.due(), pending.abandoned().count(), requests.forgettable().count()
-        )
-    report = SweepReport(abandoned_uploads=pending.abandoned().give_up())
+        overdue = pending.overdue() | pending.of_parts(uploads)
+        report = _foresee(overdue, pending.abandoned().count(), requests.forgettable().count())
+        report.expired_uploads = uploads.count()
+        return report
+    # Before the files of their parts count as abandoned ones.
+    expired = transact(uploads.db, uploads.end)
+    reach("sweep.uploads_ended")
+    report = SweepReport(abandoned_uploads=pending.abandoned().give_up(), expired_uploads=expired)
     reach("sweep.given_up")
     report.total_files = pending.due().count()
     # As many batches as there were at first: what was refused may become due again before the end.

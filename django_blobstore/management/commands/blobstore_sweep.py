@@ -17,7 +17,7 @@ from django_blobstore.upkeep import SweepReport, sweep
 
 
 class Command(BaseCommand):
-    help = "Delete what nothing needs any more: abandoned uploads, unreferenced files, old put requests."
+    help = "Delete what nothing needs any more: abandoned and expired uploads, unreferenced files, old put requests."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="Only say what would be deleted.")
@@ -66,6 +66,6 @@ def _summary(report: SweepReport, dry_run: bool) -> str:
     return (
         f"{'Would delete' if dry_run else 'Deleted'} {counted(report.deleted_files, 'file')}, "
         f"{sized(report.deleted_bytes)}; "
-        f"{counted(report.abandoned_uploads, 'abandoned upload')}; "
+        f"{counted(report.abandoned_uploads, 'abandoned upload')}, {report.expired_uploads} expired; "
         f"{counted(report.forgotten_requests, 'old put request')}."
     )
