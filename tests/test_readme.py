@@ -60,6 +60,13 @@ def test_the_python_examples_store_one_content_and_prove_access_to_it(
     assert stored.names() == {resource.path}
 
 
+def test_the_asynchronous_example_copies_an_object(database: str, stored: Stored) -> None:
+    run(block_with("python", "storage = ManagedStorage()"), block_with("python", "asyncio.run"))
+    assert ManagedResource.objects.get(user="ann").path == "2026/january.txt"
+    assert Resource.objects.get().reference_count == 2
+    assert stored.names() == {Resource.objects.get().path}
+
+
 def test_the_urls_mount_the_rest_interface() -> None:
     (pattern,) = run(block_with("python", "urlpatterns"))["urlpatterns"]
     assert pattern.app_name == "blobstore"
