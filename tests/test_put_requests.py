@@ -136,7 +136,7 @@ def test_asking_reads_no_byte(store: ManagedStorage, stored: Stored) -> None:
     assert ask(store).ranges == ((0, len(CONTENT)),)
 
 
-@pytest.mark.parametrize("length", [0, 1, 255 * 1024, 1024 * 1024 + 1])
+@pytest.mark.parametrize("length", [0, 1, 512 * 1024, 1024 * 1024 + 1])
 @pytest.mark.parametrize("protocol", ["hmac", "seed"])
 def test_contents_of_any_length_can_be_claimed(
     store: ManagedStorage, settings: Settings, protocol: str, length: int

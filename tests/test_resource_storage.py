@@ -16,7 +16,7 @@ from django_blobstore.resource_storage import ArrivingFile, ResourceStorage, Sto
 from tests.stored import ALIAS, Stored
 from tests.streams import Stream, content_of, sha384
 
-CHUNK = 255 * 1024
+CHUNK = 512 * 1024
 LENGTHS = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7]
 CONTENT = content_of(600_000)
 

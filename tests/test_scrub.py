@@ -23,7 +23,7 @@ from tests.streams import content_of
 
 # Its name as an attribute of the package is that of the function.
 SCRUB = sys.modules["django_blobstore.upkeep.scrub"]
-LENGTHS = [1, 1000, 255 * 1024, 255 * 1024 + 1, 1_200_000]
+LENGTHS = [1, 1000, 512 * 1024, 512 * 1024 + 1, 1_200_000]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_every_truncated_file_is_found(store: ManagedStorage, stored: Stored, le
 
 @pytest.mark.parametrize("storage_kind", ["gridfs"])
 @pytest.mark.parametrize(
-    ("length", "n"), [(length, n) for length in LENGTHS for n in range(-(-length // (255 * 1024)))], ids=str
+    ("length", "n"), [(length, n) for length in LENGTHS for n in range(-(-length // (512 * 1024)))], ids=str
 )
 def test_every_dropped_chunk_is_found(store: ManagedStorage, stored: Stored, length: int, n: int) -> None:
     damage.drop_chunk(stored, resource_of(length).path, n)

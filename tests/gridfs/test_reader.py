@@ -16,8 +16,8 @@ from django_blobstore.storages.gridfs_bucket import CorruptFile
 from tests.mongo import Commands, failing
 from tests.stored import StoredInGridFS
 
-CHUNK = 255 * 1024
-EDGES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK, 5 * CHUNK + 1, 10 * CHUNK, 20 * 2**20]
+CHUNK = 512 * 1024
+EDGES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 1, 6 * CHUNK, 6 * CHUNK + 1, 20 * 2**20]
 
 
 @pytest.mark.parametrize("size", EDGES)
@@ -148,7 +148,7 @@ def test_a_missing_or_short_chunk_is_an_error(
         storage.read_range("content", n * CHUNK, 10)
 
 
-@pytest.mark.parametrize("count", [1, 5, 9])
+@pytest.mark.parametrize("count", [1, 2, 6, 9])
 def test_an_extra_chunk_is_an_error(storage: GridFSStorage, count: int) -> None:
     storage.save("content", ContentFile(bytes(count * CHUNK)))
     file = storage._bucket.latest("content")
@@ -238,10 +238,10 @@ def test_a_range_is_the_slice_of_the_content(storage: GridFSStorage, start: int,
 
 
 def test_many_ranges_come_in_the_order_asked_for_by_few_queries(storage: GridFSStorage, commands: Commands) -> None:
-    data = os.urandom(64 * CHUNK + 5)
+    data = os.urandom(32 * CHUNK + 5)
     storage.save("content", ContentFile(data))
     commands.clear()
-    ranges = [(i * CHUNK // 2 + 3, 4096) for i in range(128)] + [(10, 10), (len(data) - 5, 50), (9 * CHUNK, 30 * CHUNK)]
+    ranges = [(i * CHUNK // 2 + 3, 4096) for i in range(64)] + [(10, 10), (len(data) - 5, 50), (9 * CHUNK, 15 * CHUNK)]
     assert list(storage.read_ranges("content", ranges)) == [data[start : start + n] for start, n in ranges]
     assert commands.sent.count("find files") == 1
     assert len(commands.sent) <= 8

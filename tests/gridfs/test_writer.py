@@ -17,8 +17,8 @@ from django_blobstore.storages import GridFSStorage
 from tests.mongo import Commands, failing
 from tests.stored import StoredInGridFS
 
-CHUNK = 255 * 1024
-BATCH = 16 * CHUNK
+CHUNK = 512 * 1024
+BATCH = 8 * CHUNK
 EDGES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, BATCH - 1, BATCH, BATCH + 1, 20 * 2**20]
 NOT_RETRIED = 2  # BadValue
 

@@ -24,7 +24,7 @@ from tests.servers import Site
 from tests.stored import Stored
 from tests.streams import MIB, Stream, content_of, sha384
 
-CHUNK = 255 * 1024
+CHUNK = 512 * 1024
 LENGTHS = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, MIB - 1, MIB, MIB + 1, 3 * MIB + 7]
 
 
