@@ -16,6 +16,7 @@ from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
+from django_blobstore.admin.base import StoreAdmin
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, Resource
 from tests.conftest import need
@@ -111,7 +112,7 @@ def test_from_a_bucket_to_its_object_its_bytes_and_its_content(
     assert "Change" in admin.title()
     admin.click(".field-resource_link a")
     references = admin.locator(".field-references li")
-    expect(references).to_have_text(["site/index.html (photos)", "site/copy.html (backups)"])
+    expect(references).to_have_text(["site/copy.html (backups)", "site/index.html (photos)"])
     assert complaints == []
 
 
@@ -152,6 +153,29 @@ def test_a_bucket_is_added_and_a_full_one_deleted(admin: Page, complaints: list[
     assert [bucket.name for bucket in Bucket.objects.all()] == ["fresh"]
     assert complaints == []
     assert_settled(stored)
+
+
+def test_pages_are_turned_by_keyboard_and_all_of_them_selected(
+    admin: Page, complaints: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StoreAdmin, "list_per_page", 2)
+    for path in "abcde":
+        put(path, b"x")
+    admin.click("a:text-is('Buckets')")
+    admin.click("tr:has-text('photos') .field-object_count a")
+    paths = admin.locator("#result_list .field-path")
+    for label, shown in (("Next", "cd"), ("Last", "de"), ("Previous", "bc"), ("First", "ab")):
+        admin.focus(f".paginator a:text-is('{label}')")
+        admin.keyboard.press("Enter")
+        expect(paths).to_have_text(list(shown))
+    admin.goto(re.sub(r"\?.*", "", admin.url))
+    admin.check("#action-toggle")
+    admin.click("a:text-is('Select all managed resources on all pages')")
+    expect(admin.locator(".actions .all")).to_be_visible()
+    admin.select_option("select[name=action]", "delete_selected")
+    admin.click("button[name=index]")
+    expect(admin.locator("#content")).to_contain_text("Objects: 5")
+    assert complaints == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

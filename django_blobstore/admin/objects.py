@@ -147,8 +147,8 @@ class ManagedResourceAdmin(KeysetAdmin):
     search_fields = ["path"]
     search_help_text = format_lazy(
         _(
-            "The start of a path, such as photos/2024/, in the bucket, of the user or in the global namespace that is"
-            " chosen; without one, among the newest {count} objects."
+            "The start of a path, such as photos/2024/. A bucket, a user or the global namespace is searched as a whole"
+            " once it is chosen; until then, the newest {count} objects are."
         ),
         count=f"{SEARCHED_EVERYWHERE:,}",
     )
