@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -50,8 +51,16 @@ class Columns(Generic[M]):
         return self._converters[connection.vendor]
 
 
+BUCKETS = Columns(Bucket)
 OBJECTS = Columns(ManagedResource)
 RESOURCES = Columns(Resource)
+
+
+def read_bucket(using: str, key: UUID) -> Bucket | None:
+    """Return the bucket with the primary key `key`."""
+    value = Bucket._meta.pk.get_db_prep_value(key, connections[using])
+    row = fetch(using, f"SELECT {BUCKETS.sql} FROM {Bucket._meta.db_table} WHERE uuid = %s", [value])
+    return BUCKETS.model_from(using, row) if row else None
 
 
 def find_object(using: str, namespace: Namespace, path: str) -> ManagedResource | None:

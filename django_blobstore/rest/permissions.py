@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
+from django.db import router
 from django.db.models import Q, QuerySet
 from rest_framework.exceptions import PermissionDenied
 
 from django_blobstore.errors import BucketNotFound
 from django_blobstore.models import Bucket, BucketQuerySet, ManagedResource
 from django_blobstore.namespaces import Namespace
+from django_blobstore.rows import read_bucket
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -30,10 +32,11 @@ _ACTIONS: tuple[Action, ...] = ("view", "add", "change", "delete")
 
 def may(user: User, action: Action, model: Model, bucket: Bucket | None = None) -> bool:
     """Say whether `user` may do `action` with rows of `model`, anywhere or at least in `bucket`."""
-    permission = f"django_blobstore.{action}_{model}"
-    if user.has_perm(permission):
+    # The owner first: that costs no query.
+    if bucket is not None and bucket.owner_id == user.pk:
         return True
-    return bucket is not None and (bucket.owner_id == user.pk or user.has_perm(permission, bucket))
+    permission = f"django_blobstore.{action}_{model}"
+    return user.has_perm(permission) or (bucket is not None and user.has_perm(permission, bucket))
 
 
 def require(user: User, action: Action, model: Model, bucket: Bucket | None = None) -> None:
@@ -53,11 +56,14 @@ def _may_anything(user: User, bucket: Bucket) -> bool:
 
 def find_bucket(uuid: str, buckets: BucketQuerySet | None = None) -> Bucket:
     """Return the bucket with this UUID, from `buckets` if given, or raise `BucketNotFound`; asks no permission."""
-    found = Bucket.objects.all() if buckets is None else buckets
     try:
-        return found.get(pk=UUID(uuid))
-    except (ValueError, Bucket.DoesNotExist):
+        key = UUID(uuid)
+    except ValueError:
         raise BucketNotFound(uuid) from None
+    found = read_bucket(router.db_for_read(Bucket), key) if buckets is None else buckets.filter(pk=key).first()
+    if found is None:
+        raise BucketNotFound(uuid)
+    return found
 
 
 def listed_buckets(user: User) -> BucketQuerySet:
