@@ -141,7 +141,7 @@ def _insert_into_gridfs(storage: Storage, paths: Sequence[str], contents: Sequen
     )
     bucket.files.insert_many(
         [
-            {"_id": id, "filename": path, "length": len(content), "chunkSize": 255 * 1024, "uploadDate": now}
+            {"_id": id, "filename": path, "length": len(content), "chunkSize": storage.chunk_size, "uploadDate": now}
             for id, path, content in zip(ids, paths, contents, strict=True)
         ],
         ordered=False,
