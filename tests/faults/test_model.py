@@ -48,7 +48,7 @@ from tests.stored import Stored
 from tests.streams import Stream, content_of, sha384
 
 HOME = Namespace(bucket="model")
-EXAMPLES = int(os.environ.get("BLOBSTORE_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("BLOBSTORE_EXAMPLES", "8"))
 STEPS = 25
 
 GRACE = 300
@@ -275,6 +275,7 @@ class StoreMachine(RuleBasedStateMachine):
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_store_is_what_a_dict_would_be(
     database: str, stored: Stored, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch

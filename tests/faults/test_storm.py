@@ -1,10 +1,11 @@
-"""Eight processes at work on the same objects are killed five hundred times in all, and nothing is lost.
+"""Eight processes at work on the same objects are killed again and again, and nothing is lost.
 
-`python -m tests.faults.storm --kills 10000` does the same for longer.
+`BLOBSTORE_KILLS=1000 pytest tests/faults/test_storm.py` or `python -m tests.faults.storm --kills 10000` go on for longer.
 """
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.faults.storm.supervisor import SETTINGS, Storm
 from tests.stored import Stored
 
 # For each of the two pairs of a database and a storage.
-KILLS = 250
+KILLS = int(os.environ.get("BLOBSTORE_KILLS", "60"))
 
 
 @pytest.mark.slow
