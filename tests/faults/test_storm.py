@@ -1,6 +1,6 @@
 """Eight processes at work on the same objects are killed again and again, and nothing is lost.
 
-`BLOBSTORE_KILLS=1000 pytest tests/faults/test_storm.py` or `python -m tests.faults.storm --kills 10000` go on for longer.
+`BLOBSTORE_KILLS=1000 pytest tests/faults/test_storm.py` and `python -m tests.faults.storm --kills 10000` go on longer.
 """
 
 from __future__ import annotations
