@@ -94,14 +94,17 @@ class BlobFile(BytesFile):
 
     def achunks(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
         """`chunks` for coroutines, in blocks of 1 MiB by default; each is read while the one before is made use of."""
-        return read_ahead(self.chunks(chunk_size or BLOCK_SIZE))
+        return read_ahead(self.chunks(chunk_size or BLOCK_SIZE), self.size)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self.achunks()
 
     async def aclose(self) -> None:
-        """`close` for coroutines, which may take a round trip."""
-        await in_thread(self.close)
+        """`close` for coroutines. It may take a round trip if not everything was fetched."""
+        if self._fetched < self.size:
+            await in_thread(self.close)
+        else:
+            self.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -41,14 +41,21 @@ async def in_own_thread(do: Callable[[], T], stop: Callable[[], None]) -> T:
         own.shutdown(wait=False)
 
 
-async def read_ahead(blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield `blocks`, each taken from its iterator in a thread while the caller is busy with the one before."""
+async def read_ahead(blocks: Iterator[bytes], length: int) -> AsyncIterator[bytes]:
+    """Yield `blocks`, each taken from its iterator in a thread while the caller is busy with the one before.
+
+    They end with the iterator, or without asking it again after `length` bytes.
+    """
     take = partial(in_thread, partial(next, blocks, b""))
     following = asyncio.create_task(take())
     try:
         while block := await following:
-            following = asyncio.create_task(take())
+            length -= len(block)
+            if length > 0:
+                following = asyncio.create_task(take())
             yield block
+            if length <= 0:
+                return
     finally:
         # Whoever closes the file now must find no thread reading it.
         following.cancel()

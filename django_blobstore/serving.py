@@ -55,7 +55,7 @@ class AsyncBlocks:
         self._blocks = blocks
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return read_ahead(self._blocks)
+        return read_ahead(self._blocks, self._file.size)
 
     def close(self) -> None:
         self._file.close()
