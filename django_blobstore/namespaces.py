@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from uuid import UUID, uuid5
+
+from django.utils.functional import cached_property
 
 from django_blobstore.errors import InvalidNamespace, InvalidPath
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from rest_framework.authtoken.models import Token
 
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket
+from django_blobstore.rest.permissions import Place
+from django_blobstore.rest.viewsets import StoreViewSet
 from tests.rest import api
 from tests.stored import Stored
 from tests.streams import MIB, content_of
@@ -93,3 +97,24 @@ def test_a_delete_adds_a_fixed_few_to_what_the_store_needs(database: str, own: B
     needed = statements(database, lambda: store.remove(namespace, "one"))
     asked = statements(database, lambda: client.delete(f"/api/buckets/{own.pk}/objects/two"))
     assert len(asked) == WHO_AND_WHERE + len(needed)
+
+
+def test_requests_do_not_wait_for_each_other_to_learn_where_they_are() -> None:
+    """Until Python 3.12 `functools.cached_property` has one lock for all instances, held while it asks the database."""
+
+    class Meeting:
+        both_ask = Barrier(2, timeout=30)
+
+        @property
+        def user(self) -> User:
+            self.both_ask.wait()
+            return User(pk=1)
+
+    def place_of(request: Meeting) -> Place:
+        view = StoreViewSet(kwargs={"route": "me"})
+        view.request = request
+        return view.place
+
+    with ThreadPoolExecutor(2) as threads:
+        places = list(threads.map(place_of, [Meeting(), Meeting()]))
+    assert [place.route for place in places] == ["me", "me"]
