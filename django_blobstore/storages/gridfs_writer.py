@@ -19,6 +19,7 @@ from django_blobstore.storages.gridfs_bucket import Bucket, Document, GridFSFile
 from django_blobstore.storages.gridfs_errors import told_as_os_errors
 from django_blobstore.storages.stored_file import StorageTimeout, StorageUnreachable
 
+FIRST_BATCH_BYTES = 2**19
 BATCH_BYTES = 4 * 2**20
 BATCH_CHUNKS = 1024
 BATCHES_IN_FLIGHT = 2
@@ -35,9 +36,9 @@ class Readable(Protocol):
 class Upload:
     """One file on its way into a bucket; a context manager that commits, or aborts when left by an exception.
 
-    The chunks go in batches of 4 MiB, two of them at a time in threads of their own, while the caller brings more;
-    what fits one batch needs no thread. The files document follows when all chunks are acknowledged, so that nobody
-    sees a file that is not whole.
+    The chunks go in batches, the first of 512 KiB and each of the next twice as large, up to 4 MiB; two of them at a
+    time in threads of their own, while the caller brings more. The files document follows when all chunks are
+    acknowledged, so that nobody sees a file that is not whole.
 
     `replace` makes the file the only revision of its name. `named` is for a caller who keeps a record of the name from
     before the upload until after it, and never uses the name twice: the files document may travel with the last batch
@@ -55,7 +56,7 @@ class Upload:
         self._chunk_size = chunk_size
         self._replace = replace
         self._named = named
-        self._batch_chunks = min(BATCH_CHUNKS, max(1, BATCH_BYTES // chunk_size))
+        self._batch_chunks = self._fitting(FIRST_BATCH_BYTES)
         self._length = 0
         self._tail = bytearray()
         self._full: list[bytes] = []
@@ -63,6 +64,9 @@ class Upload:
         self._in_flight: deque[Future[None]] = deque()
         self._uploaded_at: datetime | None = None
         self._occupied = False
+        # Of the chunks sent before the first batch was acknowledged. Until then another upload may own the id.
+        self._early_ids: list[ObjectId] = []
+        self._is_owner = False
 
     @property
     def size(self) -> int:
@@ -91,16 +95,16 @@ class Upload:
         content = data.encode() if isinstance(data, str) else bytes(data)
         with self._undone_on_error():
             for chunk in self._split(content):
+                self._full.append(chunk)
                 if len(self._full) == self._batch_chunks:
                     self._send()
-                self._full.append(chunk)
+                    self._batch_chunks = min(2 * self._batch_chunks, self._fitting(BATCH_BYTES))
         self._length += len(content)
         return len(content)
 
     def copy(self, source: Readable) -> None:
         """Write what `source` gives until it gives nothing; a short read is not its end."""
-        size = max(1, READ_BYTES // self._chunk_size) * self._chunk_size
-        while data := source.read(size):
+        while data := source.read(min(self._batch_chunks, self._fitting(READ_BYTES)) * self._chunk_size):
             self.write(data)
 
     def commit(self) -> GridFSFile:
@@ -125,7 +129,7 @@ class Upload:
         """
         wait(self._in_flight)
         self._close()
-        if self._occupied or (self._named and isinstance(error, (StorageUnreachable, StorageTimeout))):
+        if self._named and isinstance(error, (StorageUnreachable, StorageTimeout)):
             return
         try:
             self._delete()
@@ -171,10 +175,16 @@ class Upload:
             yield content[position : position + self._chunk_size]
         self._tail += content[end:]
 
+    def _fitting(self, size: int) -> int:
+        """Return how many chunks `size` bytes are; one at least."""
+        return min(BATCH_CHUNKS, max(1, size // self._chunk_size))
+
     def _send(self) -> None:
         """Start inserting the chunks at hand, once fewer than two batches are in flight."""
         if len(self._in_flight) == BATCHES_IN_FLIGHT:
             self._in_flight.popleft().result()
+            self._is_owner = True
+            self._early_ids.clear()
         self._bucket.ensure_indexes()
         self._in_flight.append(self._bucket.threads.submit(self._insert, *self._take()))
 
@@ -190,7 +200,7 @@ class Upload:
             self._full.append(bytes(self._tail))
             self._tail.clear()
         with self._bucket.finishing() as is_only_one:
-            if self._named and self._full and is_only_one:
+            if self._named and is_only_one:
                 self._send()
             else:
                 self._insert(*self._take())
@@ -203,17 +213,23 @@ class Upload:
             self._in_flight.popleft().result()
 
     def _insert(self, first: int, batch: list[bytes]) -> None:
+        if not batch:
+            return
         reach("gridfs.batch_taken")
-        chunks = [{"files_id": self.id, "n": n, "data": data} for n, data in enumerate(batch, first)]
+        chunks: list[Document] = [
+            {"_id": ObjectId(), "files_id": self.id, "n": n, "data": data} for n, data in enumerate(batch, first)
+        ]
+        if not self._is_owner:
+            self._early_ids += [chunk["_id"] for chunk in chunks]
         try:
             if len(chunks) == 1:
                 self._bucket.chunks.insert_one(chunks[0])
-            elif chunks:
+            else:
                 self._bucket.chunks.insert_many(chunks)
         except (DuplicateKeyError, BulkWriteError) as error:
             if not _is_duplicate(error):
                 raise
-            # Whoever has chunk 0 owns the others, so a refusal of the first batch leaves nothing of ours to delete.
+            # Whoever has chunk 0 owns the others.
             self._occupied = self._occupied or first == 0
             raise FileExistsError(f"A file named {self.name!r} was uploaded before.") from error
         reach("gridfs.batch_inserted")
@@ -246,7 +262,9 @@ class Upload:
     @told_as_os_errors()
     def _delete(self) -> None:
         if self._next_n:
-            retried(lambda: self._bucket.chunks.delete_many({"files_id": self.id}))
+            # What another upload has stored by this id is not ours to delete.
+            ours_only = {"_id": {"$in": self._early_ids}} if self._occupied else {}
+            retried(lambda: self._bucket.chunks.delete_many({"files_id": self.id, **ours_only}))
             reach("gridfs.chunks_withdrawn")
         if self._uploaded_at:
             ours = {"_id": self.id, "uploadDate": self._uploaded_at}

@@ -177,7 +177,7 @@ def test_deleting_a_name_removes_the_chunks_of_an_upload_that_died(
 
 
 @pytest.mark.parametrize("first", [b"", b"first"])
-@pytest.mark.parametrize("second", [b"", b"second", bytes(BATCH + 1)])
+@pytest.mark.parametrize("second", [b"", b"second", bytes(CHUNK), bytes(CHUNK + 1), bytes(3 * CHUNK), bytes(8 * BATCH)])
 def test_a_name_is_saved_as_named_only_once(storage: GridFSStorage, first: bytes, second: bytes) -> None:
     storage.save_named("content", io.BytesIO(first))
     with pytest.raises(FileExistsError, match="content"):
@@ -185,6 +185,17 @@ def test_a_name_is_saved_as_named_only_once(storage: GridFSStorage, first: bytes
     with storage.open("content") as file:
         assert file.read() == first
     assert storage._bucket.chunks.count_documents({}) == (1 if first else 0)
+
+
+@pytest.mark.parametrize("length", [10, 3 * CHUNK, 8 * BATCH])
+def test_a_name_whose_first_upload_died_is_refused_and_what_is_there_stays(storage: GridFSStorage, length: int) -> None:
+    died = storage._upload("content", named=True)
+    died.write(bytes(CHUNK))
+    died._settle()
+    with pytest.raises(FileExistsError, match="content"):
+        storage.save_named("content", io.BytesIO(bytes(length)))
+    assert storage._bucket.chunks.count_documents({}) == 1
+    assert storage._bucket.files.count_documents({}) == 0
 
 
 def test_everything_is_written_with_majority_even_if_the_uri_says_otherwise(
@@ -202,7 +213,7 @@ def test_everything_is_written_with_majority_even_if_the_uri_says_otherwise(
 def test_the_files_document_comes_after_the_last_chunk(storage: GridFSStorage, commands: Commands) -> None:
     storage.save("content", ContentFile(bytes(5 * BATCH)))
     inserts = [command for command in commands.sent if command.startswith("insert")]
-    assert inserts == ["insert chunks"] * 5 + ["insert files"]
+    assert inserts == ["insert chunks"] * 8 + ["insert files"]
 
 
 def test_an_open_file_is_visible_once_closed(storage: GridFSStorage) -> None:
