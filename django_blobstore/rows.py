@@ -59,17 +59,18 @@ RESOURCES = Columns(Resource)
 def read_bucket(using: str, key: UUID) -> Bucket | None:
     """Return the bucket with the primary key `key`."""
     value = Bucket._meta.pk.get_db_prep_value(key, connections[using])
-    row = fetch(using, f"SELECT {BUCKETS.sql} FROM {Bucket._meta.db_table} WHERE uuid = %s", [value])
+    row = fetch(using, f"SELECT {BUCKETS.sql} FROM {_BUCKET} WHERE uuid = %s", [value])
     return BUCKETS.model_from(using, row) if row else None
 
 
 def find_object(using: str, namespace: Namespace, path: str) -> ManagedResource | None:
-    """Return the object at `path` with its resource."""
-    row = _object_row(using, namespace, path, f"SELECT {OBJECTS.sql}, {RESOURCES.sql} FROM {_OBJECTS_WITH_RESOURCES}")
+    """Return the object at `path` with its resource and its bucket."""
+    row = _object_row(using, namespace, path, _FIND_OBJECT)
     if row is None:
         return None
     managed = OBJECTS.model_from(using, row[: len(OBJECTS)])
-    managed.resource = RESOURCES.model_from(using, row[len(OBJECTS) :])
+    managed.resource = RESOURCES.model_from(using, row[len(OBJECTS) : -len(BUCKETS)])
+    managed.bucket = BUCKETS.model_from(using, row[-len(BUCKETS) :]) if managed.bucket_id else None
     return managed
 
 
@@ -117,4 +118,8 @@ def _object_row(using: str, namespace: Namespace, path: str, sql: str, end: str 
 
 _OBJECT = ManagedResource._meta.db_table
 _RESOURCE = Resource._meta.db_table
-_OBJECTS_WITH_RESOURCES = f"{_OBJECT} JOIN {_RESOURCE} ON {_RESOURCE}.id = {_OBJECT}.resource_id"
+_BUCKET = Bucket._meta.db_table
+_FIND_OBJECT = (
+    f"SELECT {OBJECTS.sql}, {RESOURCES.sql}, {BUCKETS.sql} FROM {_OBJECT}"
+    f" JOIN {_RESOURCE} ON {_RESOURCE}.id = resource_id LEFT JOIN {_BUCKET} ON {_BUCKET}.uuid = bucket_id"
+)

@@ -15,6 +15,7 @@ from django.db import router
 from django.db.models import Q, QuerySet
 from rest_framework.exceptions import PermissionDenied
 
+from django_blobstore.catalog import Condition
 from django_blobstore.errors import BucketNotFound
 from django_blobstore.models import Bucket, BucketQuerySet, ManagedResource
 from django_blobstore.namespaces import Namespace
@@ -54,12 +55,17 @@ def _may_anything(user: User, bucket: Bucket) -> bool:
     )
 
 
-def find_bucket(uuid: str, buckets: BucketQuerySet | None = None) -> Bucket:
-    """Return the bucket with this UUID, from `buckets` if given, or raise `BucketNotFound`; asks no permission."""
+def bucket_key(uuid: str) -> UUID:
+    """Return the primary key that `uuid` stands for, or raise `BucketNotFound`."""
     try:
-        key = UUID(uuid)
+        return UUID(uuid)
     except ValueError:
         raise BucketNotFound(uuid) from None
+
+
+def find_bucket(uuid: str, buckets: BucketQuerySet | None = None) -> Bucket:
+    """Return the bucket with this UUID, from `buckets` if given, or raise `BucketNotFound`; asks no permission."""
+    key = bucket_key(uuid)
     found = read_bucket(router.db_for_read(Bucket), key) if buckets is None else buckets.filter(pk=key).first()
     if found is None:
         raise BucketNotFound(uuid)
@@ -82,12 +88,20 @@ class Place:
 
     @classmethod
     def of_bucket(cls, user: User, uuid: str) -> Place:
-        bucket = find_bucket(uuid)
-        return cls(user, "bucket", Namespace(bucket=bucket.pk), bucket)
+        return cls._of(user, find_bucket(uuid))
+
+    @classmethod
+    def of_object(cls, user: User, route: Route, managed: ManagedResource) -> Place:
+        """Return where `managed` was found by `route`."""
+        return cls._of(user, managed.bucket) if managed.bucket else cls.of_route(user, route)
 
     @classmethod
     def of_route(cls, user: User, route: Route) -> Place:
         return cls(user, route, Namespace(user=str(user.pk)) if route == "me" else Namespace())
+
+    @classmethod
+    def _of(cls, user: User, bucket: Bucket) -> Place:
+        return cls(user, "bucket", Namespace(bucket=bucket.pk), bucket)
 
     @classmethod
     def of_namespace(cls, user: User, namespace: Namespace) -> Place:
@@ -109,6 +123,21 @@ class Place:
             return
         exists = ManagedResource.objects.at(self.namespace, path).exists()
         self.require("change" if exists else "add")
+
+    def put_condition(self) -> Condition:
+        """Return what a commit asks about the object there is: whether the user may put one in its place.
+
+        Raises at once if the user may put none at all.
+        """
+        allowed: dict[Action, bool] = {"add": self.may("add"), "change": self.may("change")}
+        if not any(allowed.values()):
+            self.require("add")
+
+        def allow(found: ManagedResource | None) -> None:
+            if not allowed["change" if found else "add"]:
+                raise PermissionDenied
+
+        return allow
 
     def readable(self) -> QuerySet[ManagedResource]:
         """Return the objects, here and elsewhere, that the user may read."""

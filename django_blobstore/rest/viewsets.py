@@ -22,12 +22,13 @@ from django_blobstore.errors import RequestNotFound, ResourceNotFound, UploadPen
 from django_blobstore.listing import list_page
 from django_blobstore.managed import REREADS, ManagedStorage
 from django_blobstore.models import Bucket, ManagedResource, PutRequest
+from django_blobstore.namespaces import Namespace
 from django_blobstore.proof import PutResponse
 from django_blobstore.put_requests import known_requests
 from django_blobstore.rest import problems
 from django_blobstore.rest.body import SmallJSONParser, arriving_content
 from django_blobstore.rest.paths import absolute_url, object_path
-from django_blobstore.rest.permissions import Place, find_bucket, listed_buckets, require
+from django_blobstore.rest.permissions import Place, bucket_key, find_bucket, listed_buckets, require
 from django_blobstore.rest.problems import Problem
 from django_blobstore.rest.responses import blob_response, entity_tag
 from django_blobstore.rest.serializers import (
@@ -68,6 +69,13 @@ class StoreViewSet(GenericViewSet[Any]):
         """Whoever asks; nobody comes here without having been authenticated."""
         return cast("User", self.request.user)
 
+    @property
+    def namespace(self) -> Namespace:
+        """The namespace that the URL names, whether there is such a bucket or not."""
+        if "bucket" in self.kwargs:
+            return Namespace(bucket=bucket_key(self.kwargs["bucket"]))
+        return Place.of_route(self.user, self.kwargs["route"]).namespace
+
     @cached_property
     def place(self) -> Place:
         """The namespace that the URL names, for the user who asks."""
@@ -82,7 +90,7 @@ class BucketViewSet(StoreViewSet):
     serializer_class = BucketSerializer
 
     def list(self, request: Request) -> Response:
-        query = _valid(BucketListQuery(data=request.query_params))
+        query = valid(BucketListQuery(data=request.query_params))
         buckets = listed_buckets(self.user).with_usage().order_by("pk")
         if query["after"]:
             buckets = buckets.filter(pk__gt=query["after"])
@@ -93,7 +101,7 @@ class BucketViewSet(StoreViewSet):
 
     def create(self, request: Request) -> Response:
         require(self.user, "add", "bucket")
-        bucket = Bucket(owner=self.user, **_valid(self.get_serializer(data=request.data)))
+        bucket = Bucket(owner=self.user, **valid(self.get_serializer(data=request.data)))
         try:
             with transaction.atomic(router.db_for_write(Bucket)):
                 bucket.save(force_insert=True)
@@ -130,7 +138,7 @@ class ObjectListViewSet(StoreViewSet):
 
     def list(self, request: Request, **kwargs: str) -> Response:
         self.place.require("view")
-        query = _valid(ListingQuery(data=request.query_params))
+        query = valid(ListingQuery(data=request.query_params))
         page = list_page(
             self.place.namespace,
             prefix=query["prefix"],
@@ -161,13 +169,22 @@ class ObjectViewSet(StoreViewSet):
 
     def retrieve(self, request: Request, path: str, **kwargs: str) -> HttpResponseBase:
         path = object_path(request._request, path)
-        self.place.require("view")
         store = ManagedStorage()
         for _ in range(REREADS):
-            managed = store.stat(self.place.namespace, path)
+            managed = self._stat(store, path)
             with suppress(ResourceNotFound):  # it was replaced, and its bytes swept, before they could be read
                 return blob_response(request._request, store, managed)
         raise UploadPending(path)
+
+    def _stat(self, store: ManagedStorage, path: str) -> ManagedResource:
+        """Return the object at `path` if the user may view it; one query brings it with the bucket that tells."""
+        try:
+            managed = store.stat(self.namespace, path)
+        except (ResourceNotFound, UploadPending):
+            self.place.require("view")
+            raise
+        Place.of_object(self.user, self.kwargs.get("route", "bucket"), managed).require("view")
+        return managed
 
     def update(self, request: Request, path: str, **kwargs: str) -> Response:
         path = object_path(request._request, path)
@@ -182,7 +199,7 @@ class ObjectViewSet(StoreViewSet):
             content_type=content.content_type,
             create_bucket=False,
         )
-        return _stored(request, managed)
+        return stored_response(request, managed)
 
     def destroy(self, request: Request, path: str, **kwargs: str) -> Response:
         path = object_path(request._request, path)
@@ -197,7 +214,7 @@ class PutRequestViewSet(StoreViewSet):
     serializer_class = PutRequestSerializer
 
     def create(self, request: Request, **kwargs: str) -> Response:
-        wanted = _valid(self.get_serializer(data=request.data))
+        wanted = valid(self.get_serializer(data=request.data))
         self.place.require_put(wanted["path"])
         challenge = ManagedStorage().put_request(
             self.place.namespace,
@@ -217,12 +234,12 @@ class ProofViewSet(StoreViewSet):
     serializer_class = ProofSerializer
 
     def create(self, request: Request, request_id: str) -> Response:
-        answer = PutResponse(request_id, _valid(self.get_serializer(data=request.data))["proof"])
+        answer = PutResponse(request_id, valid(self.get_serializer(data=request.data))["proof"])
         requester = str(self.user.pk)
         asked = _find_put_request(request_id, requester)
         # The rights may have gone since it was asked for, and the bucket too.
         Place.of_namespace(self.user, asked.namespace).require_put(asked.path)
-        return _stored(request, ManagedStorage().proof_of_access_response(answer, requester=requester))
+        return stored_response(request, ManagedStorage().proof_of_access_response(answer, requester=requester))
 
 
 def _find_put_request(request_id: str, requester: str) -> PutRequest:
@@ -247,14 +264,14 @@ def _delete_empty(bucket: Bucket) -> None:
         raise not_empty from error
 
 
-def _stored(request: Request, managed: ManagedResource) -> Response:
+def stored_response(request: Request, managed: ManagedResource) -> Response:
     """Return the answer to a request that put `managed`."""
     data = ObjectSerializer(managed, context={"request": request}).data
     headers = {"Location": data["url"], "ETag": entity_tag(managed)}
     return Response(data, status=201 if managed.was_created else 200, headers=headers)
 
 
-def _valid(serializer: Any) -> dict[str, Any]:
+def valid(serializer: Any) -> dict[str, Any]:
     serializer.is_valid(raise_exception=True)
     data: dict[str, Any] = serializer.validated_data
     return data
