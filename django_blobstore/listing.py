@@ -1,19 +1,26 @@
 """Pages of a namespace in byte order of the paths, as objects and folders, at a cost that only the page decides.
 
 A page starts right after the last entry of the one before it (keyset), and a folder is passed over by one look into
-the index, however much is in it (skip scan).
+the index, however much is in it (skip scan). Where no index helps to find what is wanted, a page looks at `EXAMINED`
+objects and the next one goes on from there, however few were found.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from django.db import connections
+from django.db.models import Q
 
 from django_blobstore.models import ManagedResource, ManagedResourceQuerySet, after_prefix
 from django_blobstore.namespaces import Namespace, check_prefix
 
 DELIMITER = "/"
+
+# How many objects are looked at for one page of those with a wanted property: some tens of milliseconds.
+EXAMINED = 10_000
 
 # Sorts right after the text it follows: no path has a control character.
 _JUST_AFTER = "\x01"
@@ -46,19 +53,77 @@ class Page:
     next_after: str = ""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """The properties that objects must have to be listed: the SHA-384 (hex), lengths in bytes, how new they are."""
+
+    sha384: str = ""
+    min_length: int | None = None
+    max_length: int | None = None
+    modified_since: datetime | None = None
+
+    @property
+    def condition(self) -> Q:
+        """All of them, as a condition of objects; it is empty, and false, if nothing is asked for."""
+        terms = {
+            "resource__sha384": self.sha384 or None,
+            "resource__length__gte": self.min_length,
+            "resource__length__lte": self.max_length,
+            "modified_at__gte": self.modified_since,
+        }
+        return Q(**{name: value for name, value in terms.items() if value is not None})
+
+
+ANY = Wanted()
+
+
 def list_page(
-    namespace: Namespace, *, prefix: str = "", after: str = "", limit: int = 100, folders: bool = False
+    namespace: Namespace,
+    *,
+    prefix: str = "",
+    after: str = "",
+    limit: int = 100,
+    folders: bool = False,
+    wanted: Wanted = ANY,
 ) -> Page:
     """Return the first `limit` entries of `namespace` whose path starts with `prefix` and sorts after `after`.
 
-    With `folders`, all paths with a further slash after the prefix are one entry: the part up to that slash. At most
-    two queries; the objects have their resources. Raises `InvalidPath` for a `prefix` or `after` no path can have.
+    With `folders`, all paths with a further slash after the prefix are one entry: the part up to that slash. Objects
+    that are not `wanted` are left out; folders cannot be asked for as well then. A page of what is wanted may have less
+    than `limit` objects, or none, and yet a next page. At most two queries, or three where a content has very many
+    references; the objects have their resources. Raises `InvalidPath` for a `prefix` or `after` no path can have.
     """
     start = max(check_prefix(prefix), _following(check_prefix(after), prefix, folders))
     if folders:
         return _page_with_folders(namespace, prefix, start, limit)
-    objects = list(_objects(namespace).under(prefix).filter(path__gte=start)[: limit + 1])
-    return Page(objects[:limit], next_after=objects[limit - 1].path if len(objects) > limit else "")
+    objects = _objects(namespace).under(prefix).filter(path__gte=start)
+    return _page_of_wanted(namespace, objects, wanted, limit) if wanted.condition else _page_of(objects, limit)
+
+
+def find_all(namespace: Namespace, paths: Iterable[str]) -> dict[str, ManagedResource]:
+    """Return the objects of `namespace` at those of `paths` where there is one, by path, with their resources."""
+    return {managed.path: managed for managed in _objects(namespace).filter(path__in=paths)}
+
+
+def _page_of(objects: ManagedResourceQuerySet, limit: int) -> Page:
+    found = list(objects[: limit + 1])
+    return Page(found[:limit], next_after=found[limit - 1].path if len(found) > limit else "")
+
+
+def _page_of_wanted(namespace: Namespace, objects: ManagedResourceQuerySet, wanted: Wanted, limit: int) -> Page:
+    if wanted.sha384:
+        # The index of references has them all, unless they are so many that to sort them would take too long.
+        having = ManagedResource.objects.within(namespace).filter(resource__sha384=wanted.sha384)
+        keys = list(having.values_list("pk", flat=True)[: EXAMINED + 1])
+        if len(keys) <= EXAMINED:
+            return _page_of(objects.filter(wanted.condition, pk__in=keys), limit)
+    # The last one to be looked at and, if there is any, one after it.
+    paths = list(objects.values_list("path", flat=True)[EXAMINED - 1 : EXAMINED + 1])
+    if len(paths) < 2:
+        return _page_of(objects.filter(wanted.condition), limit)
+    page = _page_of(objects.filter(wanted.condition, path__lte=paths[0]), limit)
+    page.next_after = page.next_after or paths[0]
+    return page
 
 
 def _following(after: str, prefix: str, folders: bool) -> str:

@@ -181,22 +181,28 @@ class ManagedStorage(AsyncTwins):
         return self.catalog.transact(lambda: self._remove_bucket(bucket))
 
     def copy(
-        self, managed: ManagedResource, namespace: Namespace, path: str, *, condition: Condition | None = None
+        self,
+        managed: ManagedResource,
+        namespace: Namespace,
+        path: str,
+        *,
+        create_bucket: bool = True,
+        condition: Condition | None = None,
     ) -> ManagedResource:
         """Make the object at `path` refer to the same content as `managed`, and return it.
 
-        No bytes move unless the two namespaces do not share content. `condition` is that of `put`. Raises
-        `ResourceNotFound` if `managed` is gone.
+        No bytes move unless the two namespaces do not share content. `create_bucket` and `condition` are those of
+        `put`. Raises `ResourceNotFound` if `managed` is gone.
         """
         resource, path = managed.resource, clean_path(path)
         attributes = {"content_type": managed.content_type, "metadata": managed.metadata}
         if self.scope_of(namespace) != resource.scope:
             with self.open(managed) as content:
-                known = {"check_hash": resource.sha384, "condition": condition, **attributes}
-                return self.put(namespace, path, content, resource.length, **known)
+                known = {"check_hash": resource.sha384, "create_bucket": create_bucket, "condition": condition}
+                return self.put(namespace, path, content, resource.length, **known, **attributes)
         content_of = Content(resource.sha384, resource.length, resource.sha256)
         refer = partial(self.catalog.refer, namespace, path, content_of, scope=resource.scope)
-        return self._finish(refer(attributes=attributes, condition=condition))
+        return self._finish(refer(attributes=attributes, create_bucket=create_bucket, condition=condition))
 
     def move(
         self, managed: ManagedResource, namespace: Namespace, path: str, *, condition: Condition | None = None
@@ -211,7 +217,7 @@ class ManagedStorage(AsyncTwins):
             return managed
         if self.scope_of(namespace) == managed.resource.scope:
             return self._finish(self.catalog.move(managed, namespace, path, condition=condition))
-        moved = self.copy(managed, namespace, path, condition=condition)
+        moved = self.copy(managed, namespace, path, create_bucket=False, condition=condition)
         self.remove(managed.namespace, managed.path, condition=partial(_require_same, managed))
         return moved
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -11,8 +12,9 @@ from uuid import UUID
 import pytest
 from django.db.models import QuerySet
 
+from django_blobstore import listing
 from django_blobstore.errors import InvalidPath
-from django_blobstore.listing import list_page
+from django_blobstore.listing import Wanted, list_page
 from django_blobstore.models import Bucket, ManagedResource, Resource
 from django_blobstore.namespaces import Namespace
 
@@ -123,3 +125,91 @@ def test_text_that_no_path_can_have_is_refused_before_the_database_sees_it(
     for text in ["a\0", "a\n", "\ufffd", chr(0xD800), "x" * 1025]:
         with django_assert_num_queries(0, using=database), pytest.raises(InvalidPath):
             list_page(BUCKET, **{name: text})
+
+
+def fill_lengths(count: int) -> None:
+    """Put `count` objects of the lengths 0, 1, 2, …, modified a minute after each other, into the bucket."""
+    Bucket.objects.create(pk=BUCKET.bucket_id)
+    contents = [Resource(sha384=f"{n:096x}", length=n, path=f"{n}") for n in range(count)]
+    Resource.objects.bulk_create(contents)
+    QuerySet(ManagedResource).bulk_create(
+        ManagedResource(bucket_id=BUCKET.bucket_id, path=f"{n:04}", resource=content, modified_at=minute(n))
+        for n, content in enumerate(contents)
+    )
+
+
+def minute(number: int) -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number)
+
+
+def found(wanted: Wanted, *, limit: int, **where: Any) -> tuple[list[str], int]:
+    """Return the paths of what is wanted, and how many pages they came in."""
+    paths: list[str] = []
+    pages, after = 0, ""
+    while True:
+        page = list_page(BUCKET, after=after, limit=limit, wanted=wanted, **where)
+        assert len(page.objects) <= limit
+        paths += [managed.path for managed in page.objects]
+        pages += 1
+        if not page.next_after:
+            return paths, pages
+        after = page.next_after
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numbers"),
+    [
+        (Wanted(min_length=45), range(45, 50)),
+        (Wanted(max_length=3), range(4)),
+        (Wanted(min_length=7, max_length=7), [7]),
+        (Wanted(min_length=8, max_length=7), []),
+        (Wanted(modified_since=minute(48)), [48, 49]),
+        (Wanted(min_length=10, max_length=20, modified_since=minute(19)), [19, 20]),
+        (Wanted(sha384=f"{30:096x}"), [30]),
+        (Wanted(sha384=f"{30:096x}", min_length=31), []),
+        (Wanted(sha384="f" * 96), []),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("examined", [1, 7, 50, 51])
+def test_what_is_wanted_is_found_however_little_a_page_looks_at(
+    database: str, monkeypatch: pytest.MonkeyPatch, wanted: Wanted, numbers: Iterable[int], examined: int
+) -> None:
+    monkeypatch.setattr(listing, "EXAMINED", examined)
+    fill_lengths(50)
+    for limit in (1, 3, 100):
+        assert found(wanted, limit=limit)[0] == [f"{n:04}" for n in numbers]
+    under = [f"{n:04}" for n in numbers if 10 <= n < 20]
+    assert found(wanted, limit=100, prefix="001")[0] == under
+
+
+def test_a_page_looks_at_a_fixed_number_of_objects_and_says_where_to_go_on(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "EXAMINED", 10)
+    fill_lengths(50)
+    page = list_page(BUCKET, wanted=Wanted(min_length=45))
+    assert (page.objects, page.next_after) == ([], "0009")
+    assert found(Wanted(min_length=45), limit=100)[1] == 5
+    assert found(Wanted(sha384=f"{45:096x}"), limit=100)[1] == 1
+
+
+def test_a_content_with_very_many_references_is_listed_in_pages_too(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "EXAMINED", 4)
+    fill(BUCKET, PATHS)
+    assert found(Wanted(sha384="0" * 96), limit=3)[0] == PATHS
+    assert found(Wanted(sha384="1" * 96), limit=3) == ([], 1)
+    others = [Namespace(bucket=UUID(int=2)), Namespace(user="7")]
+    for namespace in others:
+        fill(namespace, ["x"])
+        page = list_page(namespace, wanted=Wanted(sha384="0" * 96))
+        assert ([managed.path for managed in page.objects], page.next_after) == (["x"], "")
+
+
+def test_a_page_of_what_is_wanted_takes_two_queries(database: str, django_assert_num_queries: Any) -> None:
+    fill_lengths(50)
+    for wanted in (Wanted(sha384=f"{30:096x}"), Wanted(min_length=1), Wanted(modified_since=minute(3))):
+        with django_assert_num_queries(2, using=database):
+            assert [managed.resource.length for managed in list_page(BUCKET, wanted=wanted).objects]
