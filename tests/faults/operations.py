@@ -12,7 +12,7 @@ from typing import Any
 from django.db.models.functions import Now
 from django.test import override_settings
 
-from django_blobstore import proof
+from django_blobstore import proof, resumable
 from django_blobstore.errors import HashMismatch, ResourceNotFound
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, PutRequest, Resource
@@ -39,7 +39,7 @@ class Operation:
     """`run` turns a store that holds `before` into one that holds `after`, with nothing in between.
 
     `prepare` does what else must be there first; with it the store need not be `sound` before `run` has ended. `run`
-    may be repeated.
+    may be repeated. With `keeps_parts` it leaves uploads that one may go on with for a while.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Operation:
     run: Callable[[ManagedStorage], object]
     prepare: Callable[[Any], object] = lambda _faults: None
     sound: bool = True
+    keeps_parts: bool = False
 
 
 def state() -> State:
@@ -92,6 +93,19 @@ def broken_put(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
     def run(store: ManagedStorage) -> None:
         with suppress(ConnectionResetError):
             store.put(HOME, path, Stream(content, {len(content) - 1: hang_up}))
+
+    return run
+
+
+def upload_in_parts(path: str, content: bytes, expected: str = "") -> Callable[[ManagedStorage], object]:
+    """Send the first half and the second as requests of their own; `expected` is what the SHA-384 is said to be."""
+
+    def run(_store: ManagedStorage) -> None:
+        upload = resumable.begin("", namespace=HOME, path=path, length=len(content), sha384=expected)
+        half = len(content) // 2
+        resumable.append(upload, 0, Stream(content[:half]))
+        with suppress(HashMismatch):
+            resumable.append(resumable.find(upload.pk, ""), half, Stream(content[half:]))
 
     return run
 
@@ -193,6 +207,8 @@ OPERATIONS = [
     Operation("put in place of damaged bytes", _A, _A | {"b": SMALL}, put("b", SMALL), prepare=mark),
     Operation("put with a wrong hash", _A, _A, refused_put("b", LARGE)),
     Operation("put from a stream that breaks", _A, _A, broken_put("b", LARGE)),
+    Operation("upload in parts", _A, _A | {"b": LARGE}, upload_in_parts("b", LARGE), keeps_parts=True),
+    Operation("upload in parts with a wrong hash", _A, _A, upload_in_parts("b", LARGE, "0" * 96), keeps_parts=True),
     Operation("remove the last reference", {"a": LARGE, "b": SMALL}, {"b": SMALL}, remove("a")),
     Operation("remove one of two references", _A | {"b": SMALL}, {"b": SMALL}, remove("a")),
     Operation("remove a bucket", _A | {"b": SMALL, "c": OTHER}, {}, remove_bucket),
