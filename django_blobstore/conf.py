@@ -109,6 +109,12 @@ class Settings:
         accepts=_is_positive_seconds,
         expects="seconds above 0",
     )
+    SIGNED_URL_LIFETIME = Setting[float](
+        604800,
+        "Seconds for which a signed URL, which lets anybody who has it read one object, may be valid at most.",
+        accepts=_is_positive_seconds,
+        expects="seconds above 0",
+    )
     MAX_LENGTH = Setting[int | None](
         None,
         "Longest content in bytes, or None for no limit.",

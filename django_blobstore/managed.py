@@ -81,7 +81,7 @@ class ManagedStorage(AsyncTwins):
         path = clean_path(path)
         managed = find_object(router.db_for_read(ManagedResource), namespace, path)
         if managed is None:
-            raise UploadPending(path) if _is_arriving(namespace, path) else ResourceNotFound(path)
+            raise UploadPending(path) if arriving_at(namespace, path) else ResourceNotFound(path)
         if not managed.resource.path:
             raise UploadPending(path)
         return managed
@@ -295,9 +295,11 @@ class ManagedStorage(AsyncTwins):
         return ContentDamaged(managed.resource.sha384, managed.path, reason)
 
 
-def _is_arriving(namespace: Namespace, path: str) -> bool:
-    uploads = (PendingFile.objects, ResumableUpload.objects)
-    return any(rows.aimed_at(namespace, path).arriving().exists() for rows in uploads)
+def arriving_at(namespace: Namespace, *paths: str) -> set[str]:
+    """Return those of `paths` to which an upload is under way."""
+    files = PendingFile.objects.aimed_at(namespace, *paths).arriving().values_list("managed_path", flat=True)
+    uploads = ResumableUpload.objects.aimed_at(namespace, *paths).arriving().values_list("path", flat=True)
+    return {*files, *uploads}
 
 
 def _require_same(known: ManagedResource, found: ManagedResource | None) -> None:

@@ -420,9 +420,9 @@ class PendingFileQuerySet(QuerySet["PendingFile"]):
         """Uploads under way whose lease is alive."""
         return self.filter(discard=False, lease_until__gt=Now())
 
-    def aimed_at(self, namespace: Namespace, path: str) -> PendingFileQuerySet:
-        """Files that are to become the object at `path`."""
-        return self.filter(Q(bucket_id=namespace.bucket_id), user=namespace.user, managed_path=path)
+    def aimed_at(self, namespace: Namespace, *paths: str) -> PendingFileQuerySet:
+        """Files that are to become the objects at `paths`."""
+        return self.filter(Q(bucket_id=namespace.bucket_id), user=namespace.user, managed_path__in=paths)
 
     def abandoned(self) -> PendingFileQuerySet:
         """Uploads whose lease has run out."""
@@ -526,9 +526,9 @@ class ResumableUploadQuerySet(QuerySet["ResumableUpload"]):
         """Uploads to which a request brought something lately."""
         return self.unfinished().filter(lease_until__gt=Now())
 
-    def aimed_at(self, namespace: Namespace, path: str) -> ResumableUploadQuerySet:
-        """Uploads that are to become the object at `path`."""
-        return self.filter(Q(bucket_id=namespace.bucket_id), user=namespace.user, path=path)
+    def aimed_at(self, namespace: Namespace, *paths: str) -> ResumableUploadQuerySet:
+        """Uploads that are to become the objects at `paths`."""
+        return self.filter(Q(bucket_id=namespace.bucket_id), user=namespace.user, path__in=paths)
 
     def end(self) -> int:
         """Delete the uploads, give up the files of their parts, and return how many uploads there were."""

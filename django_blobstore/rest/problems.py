@@ -16,6 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from django_blobstore import errors
+from django_blobstore.models import Bucket
 
 logger = logging.getLogger(__name__)
 
@@ -175,4 +176,6 @@ def _plain(value: Any) -> Any:
     """Return `value` as JSON can carry it; text may have lone surrogates, which UTF-8 has not."""
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, Bucket):
+        return str(value.pk)
     return str(value) if isinstance(value, UUID) else value

@@ -6,38 +6,63 @@ import base64
 from typing import Any
 
 from rest_framework import serializers
+from rest_framework.exceptions import PermissionDenied
 
 from django_blobstore.digests import clean_hash
 from django_blobstore.models import Bucket, ManagedResource
 from django_blobstore.namespaces import check_path
 from django_blobstore.proof import RequestResponse
 from django_blobstore.rest.paths import absolute_url, object_url
+from django_blobstore.rest.quotas import may_see_quota, may_set_quotas
+
+# What a column of both databases can hold.
+MAX_BYTES = 2**63 - 1
+
+LISTING_FILTERS = {"sha384", "min_length", "max_length", "modified_since"}
 
 _TIME = serializers.DateTimeField()
 
 
 class BucketSerializer(serializers.ModelSerializer[Bucket]):
-    """A bucket with what is in it; on input a `name`, and a `uuid` if the caller has one."""
+    """A bucket with what is in it; on input a `name`, and a `uuid` if the caller has one.
+
+    Its `quota_bytes` is told to the owner and to who may change any bucket, and set by the latter alone.
+    """
 
     uuid = serializers.UUIDField(required=False)
     name = serializers.CharField(max_length=150)
     object_count = serializers.IntegerField(read_only=True, default=0)
     logical_bytes = serializers.IntegerField(read_only=True, default=0)
     stored_bytes = serializers.IntegerField(read_only=True, default=0)
+    quota_bytes = serializers.IntegerField(required=False, allow_null=True, min_value=0, max_value=MAX_BYTES)
     url = serializers.SerializerMethodField()
 
     class Meta:
         model = Bucket
-        fields = ["uuid", "name", "owner", "object_count", "logical_bytes", "stored_bytes", "created_at", "url"]
+        fields = ["uuid", "name", "owner", "object_count", "logical_bytes", "stored_bytes", "quota_bytes"]
+        fields += ["created_at", "url"]
         read_only_fields = ["owner"]
 
     def get_url(self, bucket: Bucket) -> str:
         return absolute_url(self.context["request"], "bucket-detail", bucket=bucket.pk)
 
+    def validate_quota_bytes(self, quota: int | None) -> int | None:
+        if not may_set_quotas(self.context["request"].user):
+            raise PermissionDenied
+        return quota
+
+    def to_representation(self, bucket: Bucket) -> dict[str, Any]:
+        shown = super().to_representation(bucket)
+        if not may_see_quota(self.context["request"].user, bucket):
+            del shown["quota_bytes"]
+        return shown
+
     def update(self, bucket: Bucket, validated_data: dict[str, Any]) -> Bucket:
-        """Rename `bucket`; nothing else of it can be changed."""
-        bucket.name = validated_data.get("name", bucket.name)
-        bucket.save(update_fields=["name"])
+        """Rename `bucket` or set its quota; nothing else of it can be changed."""
+        changed = {name: value for name, value in validated_data.items() if name in ("name", "quota_bytes")}
+        for name, value in changed.items():
+            setattr(bucket, name, value)
+        bucket.save(update_fields=list(changed))
         return bucket
 
 
@@ -49,6 +74,7 @@ class ObjectSerializer(serializers.Serializer[ManagedResource]):
     sha384 = serializers.CharField()
     integrity = serializers.CharField()
     content_type = serializers.CharField()
+    metadata = serializers.DictField()
     reference_count = serializers.IntegerField(required=False)
     created_at = serializers.DateTimeField()
     modified_at = serializers.DateTimeField()
@@ -64,6 +90,7 @@ class ObjectSerializer(serializers.Serializer[ManagedResource]):
             "sha384": resource.sha384,
             "integrity": "sha384-" + base64.b64encode(bytes.fromhex(resource.sha384)).decode(),
             "content_type": managed.content_type,
+            "metadata": managed.metadata,
             **count,
             "created_at": _TIME.to_representation(managed.created_at),
             "modified_at": _TIME.to_representation(managed.modified_at),
@@ -83,6 +110,19 @@ class ListingQuery(serializers.Serializer[Any]):
     delimiter = serializers.ChoiceField(choices=["", "/"], default="", allow_blank=True)
     after = serializers.CharField(default="", allow_blank=True, trim_whitespace=False)
     limit = serializers.IntegerField(default=100, min_value=1, max_value=1000)
+    sha384 = serializers.RegexField("^[0-9a-fA-F]{96}$", required=False)
+    min_length = serializers.IntegerField(required=False, min_value=0, max_value=MAX_BYTES)
+    max_length = serializers.IntegerField(required=False, min_value=0, max_value=MAX_BYTES)
+    modified_since = serializers.DateTimeField(required=False)
+
+    def validate_sha384(self, sha384: str) -> str:
+        return sha384.lower()
+
+    def validate(self, query: dict[str, Any]) -> dict[str, Any]:
+        if query["delimiter"] and not LISTING_FILTERS.isdisjoint(query):
+            # Whether a folder has what is wanted cannot be told at a bounded cost.
+            raise serializers.ValidationError({"delimiter": "Folders cannot be asked for together with a filter."})
+        return query
 
 
 class BucketListQuery(serializers.Serializer[Any]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from rest_framework import serializers
@@ -10,15 +10,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from django_blobstore.catalog import Condition
-from django_blobstore.errors import ConditionFailed
 from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import ManagedResource
+from django_blobstore.rest.conditions import require_as_wanted
 from django_blobstore.rest.permissions import Place
 from django_blobstore.rest.problems import Problem
 from django_blobstore.rest.serializers import PathField
 from django_blobstore.rest.viewsets import StoreViewSet, stored_response, valid
-
-ROUTES = ("me", "global")
 
 
 class TransferSerializer(serializers.Serializer[Any]):
@@ -76,7 +74,7 @@ class MoveViewSet(StoreViewSet):
 
 def _transfer(request: Request, here: Place, wanted: dict[str, Any]) -> Transfer:
     there = _target_place(here, wanted["target_bucket"])
-    condition = _all_of(there.put_condition(), *_condition_of(request, wanted["target"]))
+    condition = _all_of(there.put_condition(), partial(require_as_wanted, request._request))
     if (there.namespace, wanted["target"]) == (here.namespace, wanted["source"]):
         raise Problem(400, "same-object", "Source and target are the same object.")
     source = ManagedStorage().stat(here.namespace, wanted["source"])
@@ -91,23 +89,7 @@ def _target_place(here: Place, name: str | None) -> Place:
     return Place.of_bucket(here.user, name)
 
 
-def _condition_of(request: Request, path: str) -> list[Condition]:
-    """Return the conditions in the headers of `request`; the only one there is excludes that something is there."""
-    unwanted = request.headers.get("If-None-Match")
-    if unwanted is None:
-        return []
-    if unwanted.strip() != "*":
-        detail = "Of the conditions on the target there is If-None-Match: * only."
-        raise Problem(400, "invalid-header", detail)
-
-    def require_none(found: ManagedResource | None) -> None:
-        if found:
-            raise ConditionFailed(path, found.resource.sha384)
-
-    return [require_none]
-
-
-def _all_of(*conditions: Callable[[ManagedResource | None], object]) -> Condition:
+def _all_of(*conditions: Condition) -> Condition:
     def ask(found: ManagedResource | None) -> None:
         for condition in conditions:
             condition(found)
