@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator
 from itertools import chain
+from typing import NamedTuple
+from urllib.parse import quote
 
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest
-from django.utils.http import content_disposition_header
 
 from django_blobstore.blob_file import BlobFile
 from django_blobstore.models import ManagedResource
@@ -29,6 +30,8 @@ _SHOWN_TYPES = {
     "image/webp",
     "text/plain",
 }
+# Some clients undo a percent encoding that nobody made, or take a backslash for what it stands before.
+_PLAIN_NAME = re.compile(r"[ !#$&-\[\]-~]+")
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # RFC 9110, 5.6.2
 _MEDIA_TYPE = re.compile(rf'{_TOKEN}/{_TOKEN}(\s*;\s*{_TOKEN}=({_TOKEN}|"[ !#-\[\]-~]*"))*')
 
@@ -50,25 +53,34 @@ class Blocks:
 class AsyncBlocks:
     """The same under ASGI, where each block is read in a thread while the one before is sent."""
 
-    def __init__(self, file: BlobFile, blocks: Iterator[bytes]) -> None:
+    def __init__(self, file: BlobFile, blocks: Iterator[bytes], length: int) -> None:
         self._file = file
         self._blocks = blocks
+        self._length = length
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return read_ahead(self._blocks, self._file.size)
+        return read_ahead(self._blocks, self._length)
 
     def close(self) -> None:
         self._file.close()
 
 
-def body(request: HttpRequest, file: BlobFile, blocks: Iterator[bytes] | None = None) -> Blocks | AsyncBlocks:
-    """Return what a `StreamingHttpResponse` to `request` sends: `blocks` of `file`, or by default all of it.
+class Part(NamedTuple):
+    """Some of what an open file has: `length` bytes in `blocks`."""
+
+    blocks: Iterator[bytes]
+    length: int
+
+
+def body(request: HttpRequest, file: BlobFile, part: Part | None = None) -> Blocks | AsyncBlocks:
+    """Return what a `StreamingHttpResponse` to `request` sends: `part` of `file`, or by default all of it.
 
     Django reads the whole content into memory if the iterator is not of the server's kind, so it is chosen here. Raises
-    `ContentDamaged` if not even the first block of the whole can be read.
+    `ContentDamaged` if not even the first block can be read.
     """
-    kind = AsyncBlocks if isinstance(request, ASGIRequest) else Blocks
-    return kind(file, _started(file) if blocks is None else blocks)
+    blocks, length = part or Part(file.chunks(BLOCK_SIZE), file.size)
+    started = _started(file, blocks)
+    return AsyncBlocks(file, started, length) if isinstance(request, ASGIRequest) else Blocks(file, started)
 
 
 def headers(managed: ManagedResource, *, inline: bool = False) -> dict[str, str]:
@@ -78,10 +90,10 @@ def headers(managed: ManagedResource, *, inline: bool = False) -> dict[str, str]
     """
     content_type = managed.content_type if is_media_type(managed.content_type) else UNKNOWN_TYPE
     filename = managed.path.rpartition("/")[2]
-    as_attachment = not (inline and can_be_shown(content_type))
+    kind = "inline" if inline and can_be_shown(content_type) else "attachment"
     return {
         "Content-Type": content_type,
-        "Content-Disposition": content_disposition_header(as_attachment, filename) or "attachment",
+        "Content-Disposition": _disposition(kind, filename),
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'",
     }
@@ -98,11 +110,18 @@ def can_be_shown(content_type: str) -> bool:
     return essence in _SHOWN_TYPES or essence.startswith(_SHOWN_FAMILIES)
 
 
-def _started(file: BlobFile) -> Iterator[bytes]:
-    """Return the blocks of `file` with the first one read, so that missing bytes are an error and no torn answer."""
-    blocks = file.chunks(BLOCK_SIZE)
+def _started(file: BlobFile, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Return `blocks` of `file` with the first one read, so that missing bytes are an error and no torn answer."""
     try:
         return chain([next(blocks, b"")], blocks)
     except BaseException:
         file.close()
         raise
+
+
+def _disposition(kind: str, filename: str) -> str:
+    """Return the value of Content-Disposition (RFC 6266): by a name every client reads the same, or by two."""
+    if _PLAIN_NAME.fullmatch(filename):
+        return f'{kind}; filename="{filename}"'
+    plain = re.sub(r"[^\w .,()+-]", "_", filename, flags=re.ASCII)
+    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"

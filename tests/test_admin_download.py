@@ -49,8 +49,8 @@ def test_bytes_arrive_in_blocks_of_a_megabyte(database: str, stored: Stored) -> 
 @pytest.mark.parametrize(
     ("path", "disposition"),
     [
-        ("a/été.txt", "attachment; filename*=utf-8''%C3%A9t%C3%A9.txt"),
-        ('a/say "hi".txt', r'attachment; filename="say \"hi\".txt"'),
+        ("a/été.txt", "attachment; filename=\"_t_.txt\"; filename*=UTF-8''%C3%A9t%C3%A9.txt"),
+        ('a/say "hi".txt', "attachment; filename=\"say _hi_.txt\"; filename*=UTF-8''say%20%22hi%22.txt"),
         ("a/tail; filename=evil.exe", 'attachment; filename="tail; filename=evil.exe"'),
     ],
 )

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import io
 import mimetypes
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
@@ -19,17 +15,11 @@ from rest_framework.parsers import JSONParser
 
 from django_blobstore import serving
 from django_blobstore.digests import Readable, clean_hash
+from django_blobstore.rest.digest_fields import announced_digests
 from django_blobstore.rest.problems import Problem
 
 UNKNOWN_LENGTH = -1
 JSON_LIMIT = 1024 * 1024
-
-_ALGORITHMS = {"sha-256": "sha256", "sha-512": "sha512"}
-
-# One member of a dictionary of byte sequences (RFC 8941, 3.2) with its parameters, which mean nothing here.
-_KEY = r"[a-z*][a-z0-9_.*-]*"
-_PARAMETERS = rf'(?:;[ ]*{_KEY}(?:=(?:"(?:[ !#-\[\]-~]|\\["\\])*"|[^\s",;]+))?)*'
-_MEMBER = re.compile(rf"({_KEY})=:([A-Za-z0-9+/=]*):{_PARAMETERS}")
 
 
 @dataclass(frozen=True)
@@ -113,46 +103,9 @@ def _stream(request: HttpRequest) -> tuple[HasRead, int]:
 
 
 def _digests(request: HttpRequest) -> dict[str, str]:
-    digests: dict[str, str] = {}
-    for header in ("Repr-Digest", "Content-Digest"):
-        for algorithm, value in _parse_digests(header, request.headers.get(header, "")).items():
-            if digests.setdefault(algorithm, value) != value:
-                raise Problem(400, "invalid-digest", f"Repr-Digest and Content-Digest differ in {algorithm}.")
     sha384 = request.headers.get("X-Content-SHA384")
+    digests = announced_digests(request)
     return digests if sha384 is None else digests | {"sha384": clean_hash(sha384)}
-
-
-def _parse_digests(header: str, text: str) -> dict[str, str]:
-    """Return the digests of RFC 9530 that are known here, in hex; others are to be ignored."""
-    digests = {}
-    position = 0
-    text = text.strip(" ")
-    while position < len(text):
-        member = _MEMBER.match(text, position)
-        if member is None:
-            raise Problem(400, "invalid-digest", f"{header} is not like 'sha-256=:<base64>:'.")
-        if member[1] in _ALGORITHMS:
-            digests[_ALGORITHMS[member[1]]] = _hex_of(header, member[1], member[2])
-        position = _after_comma(header, text, member.end())
-    return digests
-
-
-def _after_comma(header: str, text: str, position: int) -> int:
-    comma = re.compile(r"[ \t]*,[ \t]*(?=.)|$").match(text, position)
-    if comma is None:
-        raise Problem(400, "invalid-digest", f"{header} has something else than a comma at offset {position}.")
-    return comma.end()
-
-
-def _hex_of(header: str, algorithm: str, encoded: str) -> str:
-    size = hashlib.new(_ALGORITHMS[algorithm], usedforsecurity=False).digest_size
-    try:
-        digest = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
-        digest = b""
-    if len(digest) != size:
-        raise Problem(400, "invalid-digest", f"{header} has no {size} bytes in base64 for {algorithm}.")
-    return digest.hex()
 
 
 def _content_type(request: HttpRequest, path: str) -> str:

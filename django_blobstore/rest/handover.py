@@ -10,7 +10,6 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from django_blobstore.conf import conf
 from django_blobstore.models import ManagedResource, Resource
-from django_blobstore.rest.ranges import Span
 from django_blobstore.storages import hooks
 
 # Seconds in which the client, or nginx, must have begun to fetch.
@@ -18,9 +17,9 @@ SIGNED_FOR = 60
 
 
 def handed_over(
-    request: HttpRequest, managed: ManagedResource, headers: Mapping[str, str], span: Span | None
+    request: HttpRequest, managed: ManagedResource, headers: Mapping[str, str], *, in_part: bool
 ) -> HttpResponse | None:
-    """Return an answer that has somebody else send `managed`, or `span` of it, under `headers`; None if we must.
+    """Return an answer that has somebody else send `managed`, or parts of it, under `headers`; None if we must.
 
     We must under ``SERVE_METHOD = "stream"``, for content known to be damaged, and where the storage has neither files
     nor signed URLs, whichever the method needs.
@@ -28,15 +27,15 @@ def handed_over(
     hand_over = _METHODS.get(conf.SERVE_METHOD)
     if hand_over is None or request.method != "GET" or managed.resource.damaged_at:
         return None
-    return None if _would_be_asked_again(request, span) else hand_over(managed.resource, headers)
+    return None if _would_be_asked_again(request, in_part) else hand_over(managed.resource, headers)
 
 
-def _would_be_asked_again(request: HttpRequest, span: Span | None) -> bool:
+def _would_be_asked_again(request: HttpRequest, in_part: bool) -> bool:
     """Tell whether `request` has a condition that was decided but might not be so by the sender's tags and dates.
 
     No tag of ours is one of theirs, so If-None-Match holds there too, and If-Range brings the whole at worst.
     """
-    decided = {"If-Match", "If-Unmodified-Since", "If-Modified-Since", *(() if span else ("If-Range",))}
+    decided = {"If-Match", "If-Unmodified-Since", "If-Modified-Since", *(() if in_part else ("If-Range",))}
     return any(name in request.headers for name in decided)
 
 

@@ -1,109 +1,106 @@
-"""Bytes out: an object as the answer to GET and HEAD, whole or in part, without ever being whole in memory."""
+"""Bytes out: an object as the answer to GET and HEAD, whole or in parts, without ever being whole in memory."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.utils.cache import get_conditional_response
-from django.utils.http import http_date
 
 from django_blobstore import serving
 from django_blobstore.blob_file import BlobFile
 from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import ManagedResource
 from django_blobstore.resource_storage import BLOCK_SIZE
+from django_blobstore.rest.conditions import entity_tag, has_it_already, last_modified, range_holds
+from django_blobstore.rest.digest_fields import is_welcome, written
 from django_blobstore.rest.handover import handed_over
-from django_blobstore.rest.problems import Problem
-from django_blobstore.rest.ranges import Span, requested_span
+from django_blobstore.rest.metadata import metadata_headers
+from django_blobstore.rest.multipart import Multipart
+from django_blobstore.rest.ranges import Span, requested_spans
+
+# Bytes may be kept, but who may read them, and whether a path still has them, is asked each time; unless they are asked
+# for by their hash (RFC 8246).
+REVALIDATED = "private, no-cache, no-transform"
+IMMUTABLE = "private, max-age=31536000, immutable, no-transform"
 
 
-def entity_tag(managed: ManagedResource) -> str:
-    """Return the strong validator of the content: equal exactly if every byte is."""
-    return f'"{managed.resource.sha384}"'
-
-
-def blob_response(request: HttpRequest, store: ManagedStorage, managed: ManagedResource) -> HttpResponseBase:
+def blob_response(
+    request: HttpRequest, store: ManagedStorage, managed: ManagedResource, *, cache_control: str = REVALIDATED
+) -> HttpResponseBase:
     """Return the bytes of `managed` that `request` asks for, who else has them, or that it has them already (304).
 
     The first block is read before anything is sent, so that missing or damaged content is still an error the client
     sees; one found later breaks the connection. Raises `Problem` for a range or condition that cannot be met, and what
     `ManagedStorage.open` raises.
     """
-    headers = _headers(managed)
-    if settled := _by_condition(request, managed, headers):
-        return settled
-    span = _span(request, managed)
-    if elsewhere := handed_over(request, managed, headers, span):
+    headers = _headers(request, managed) | {"Cache-Control": cache_control}
+    if has_it_already(request, managed):
+        kept = ("ETag", "Last-Modified", "Cache-Control")
+        return HttpResponseNotModified(headers={name: headers[name] for name in kept})
+    spans = _spans(request, managed)
+    if elsewhere := handed_over(request, managed, headers, in_part=bool(spans)):
         return elsewhere
-    total = managed.resource.length
-    if span:
-        headers["Content-Range"] = span.content_range(total)
-    part = span or Span(0, total)
-    headers["Content-Length"] = str(part.length)
-    status = 206 if span else 200
     if request.method == "HEAD":
-        return HttpResponse(status=status, headers=headers)
+        return HttpResponse(headers=headers | {"Content-Length": str(managed.resource.length)})
     # Ranges and lengths are of these very bytes, so GZipMiddleware and its like must leave them alone.
     request.META["HTTP_ACCEPT_ENCODING"] = "identity"
     file = store.open(managed)
-    content = serving.body(request, file, _blocks(file, part))
-    return StreamingHttpResponse(content, status=status, headers=headers)
+    return _in_parts(request, file, headers, spans) if spans else _whole(request, file, headers)
 
 
-def _headers(managed: ManagedResource) -> dict[str, str]:
-    return serving.headers(managed, inline=True) | {
+def _headers(request: HttpRequest, managed: ManagedResource) -> dict[str, str]:
+    headers = serving.headers(managed, inline=True) | {
         "ETag": entity_tag(managed),
-        "Last-Modified": http_date(_modified(managed)),
+        "Last-Modified": last_modified(managed),
         "Accept-Ranges": "bytes",
-        "Cache-Control": "private, no-cache, no-transform",
         "X-Content-SHA384": managed.resource.sha384,
     }
+    return headers | metadata_headers(managed) | _digest("Repr-Digest", request, managed)
 
 
-def _modified(managed: ManagedResource) -> int:
-    return math.floor(managed.modified_at.timestamp())
+def _digest(header: str, request: HttpRequest, managed: ManagedResource) -> dict[str, str]:
+    """Return the `header` that tells the SHA-256 of the whole, unless it is not known or not wanted."""
+    sha256 = managed.resource.sha256
+    return {header: written("sha-256", sha256)} if sha256 and is_welcome(request, header, "sha-256") else {}
 
 
-def _by_condition(
-    request: HttpRequest, managed: ManagedResource, headers: dict[str, str]
-) -> HttpResponseNotModified | None:
-    """Return a 304 if the client has the content already; raise a 412 if it asked for other content only."""
-    verdict = get_conditional_response(request, entity_tag(managed), _modified(managed))
-    if verdict is None:
-        return None
-    if verdict.status_code == 412:
-        raise Problem(412, "precondition-failed", "The object is not the one that the request names.")
-    kept = ("ETag", "Last-Modified", "Cache-Control")
-    return HttpResponseNotModified(headers={name: headers[name] for name in kept})
+def _spans(request: HttpRequest, managed: ManagedResource) -> list[Span]:
+    if request.method != "GET" or "Range" not in request.headers or not range_holds(request, managed):
+        return []
+    return requested_spans(request.headers["Range"], managed.resource.length)
 
 
-def _span(request: HttpRequest, managed: ManagedResource) -> Span | None:
-    if request.method != "GET" or "Range" not in request.headers:
-        return None
-    # If-Range means: the part if nothing changed, else the whole. Both validators must be equal to the letter.
-    unchanged = (entity_tag(managed), http_date(_modified(managed)))
-    if request.headers.get("If-Range", unchanged[0]) not in unchanged:
-        return None
-    return requested_span(request.headers["Range"], managed.resource.length)
+def _whole(request: HttpRequest, file: BlobFile, headers: dict[str, str]) -> StreamingHttpResponse:
+    headers |= {"Content-Length": str(file.size)} | _digest("Content-Digest", request, file.managed)
+    return _streamed(request, file, headers, serving.Part(_blocks(file, Span(0, file.size)), file.size))
 
 
-def _blocks(file: BlobFile, part: Span) -> Iterator[bytes]:
-    """Return the blocks of `part`, with the first one read already."""
-    try:
-        file.seek(part.start)
-        first = file.read(min(BLOCK_SIZE, part.length))
-    except BaseException:
-        file.close()
-        raise
-    return _with_rest(file, first, part.length - len(first))
+def _in_parts(
+    request: HttpRequest, file: BlobFile, headers: dict[str, str], spans: Sequence[Span]
+) -> StreamingHttpResponse:
+    if len(spans) == 1:
+        headers["Content-Range"] = spans[0].content_range(file.size)
+        part = serving.Part(_blocks(file, spans[0]), spans[0].length)
+    else:
+        multipart = Multipart(spans, file.size, headers["Content-Type"])
+        headers["Content-Type"] = multipart.content_type
+        part = serving.Part(multipart.blocks(partial(_blocks, file)), multipart.length)
+    headers["Content-Length"] = str(part.length)
+    return _streamed(request, file, headers, part, status=206)
 
 
-def _with_rest(file: BlobFile, block: bytes, left: int) -> Iterator[bytes]:
-    with file:
-        while block:
-            yield block
-            block = file.read(min(BLOCK_SIZE, left))
-            left -= len(block)
+def _streamed(
+    request: HttpRequest, file: BlobFile, headers: dict[str, str], part: serving.Part, *, status: int = 200
+) -> StreamingHttpResponse:
+    return StreamingHttpResponse(serving.body(request, file, part), status=status, headers=headers)
+
+
+def _blocks(file: BlobFile, span: Span) -> Iterator[bytes]:
+    file.seek(span.start)
+    left = span.length
+    while left:
+        block = file.read(min(BLOCK_SIZE, left))
+        left -= len(block)
+        yield block

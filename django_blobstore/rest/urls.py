@@ -7,12 +7,17 @@ from typing import Any
 
 from django.db import connections, transaction
 from django.http.response import HttpResponseBase
-from django.urls import URLPattern, URLResolver, include, path, register_converter
+from django.urls import URLPattern, URLResolver, include, path, re_path, register_converter
 
+from django_blobstore.rest.bulk import BulkDeleteViewSet, BulkStatViewSet
+from django_blobstore.rest.describing import DescriptionViewSet
 from django_blobstore.rest.paths import AnyTextConverter
+from django_blobstore.rest.signing import SignedObjectViewSet, SigningViewSet
+from django_blobstore.rest.transfers import CopyViewSet, MoveViewSet
 from django_blobstore.rest.tus import UploadViewSet
 from django_blobstore.rest.viewsets import (
     BucketViewSet,
+    ContentViewSet,
     ObjectListViewSet,
     ObjectViewSet,
     ProofViewSet,
@@ -36,11 +41,24 @@ def _view(viewset: type[StoreViewSet], **actions: Any) -> Callable[..., HttpResp
 buckets = _view(BucketViewSet, get="list", post="create")
 bucket = _view(BucketViewSet, get="retrieve", patch="partial_update", delete="destroy")
 object_list = _view(ObjectListViewSet, get="list")
+content = _view(ContentViewSet, get="retrieve")
 one_object = _view(ObjectViewSet, get="retrieve", put="update", delete="destroy")
 put_requests = _view(PutRequestViewSet, post="create")
 put_request = _view(ProofViewSet, post="create")
 uploads = _view(UploadViewSet, options="discover", post="create")
 upload = _view(UploadViewSet, options="discover", head="show", patch="append", delete="destroy")
+
+signed_object = _view(SignedObjectViewSet, get="retrieve")
+
+# What is asked of objects by POST, to a URL beside that of all objects, where no path of an object can be.
+OPERATIONS = {
+    "copy": _view(CopyViewSet, post="create"),
+    "move": _view(MoveViewSet, post="create"),
+    "describe": _view(DescriptionViewSet, post="create"),
+    "sign": _view(SigningViewSet, post="create"),
+    "stat": _view(BulkStatViewSet, post="create"),
+    "delete": _view(BulkDeleteViewSet, post="create"),
+}
 
 
 def _namespace(route: str) -> list[URLPattern]:
@@ -49,6 +67,7 @@ def _namespace(route: str) -> list[URLPattern]:
         path("objects/", object_list, name=f"{route}-objects"),
         path("objects/<any_text:path>", one_object, name=f"{route}-object"),
         path("put-requests/", put_requests, name=f"{route}-put-requests"),
+        *(re_path(f"^{name}/?$", view, name=f"{route}-{name}") for name, view in OPERATIONS.items()),
     ]
 
 
@@ -56,9 +75,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("buckets/", buckets, name="bucket-list"),
     path("buckets/<str:bucket>/", bucket, name="bucket-detail"),
     path("buckets/<str:bucket>/", include(_namespace("bucket"))),
+    path("buckets/<str:bucket>/by-sha384/<str:sha384>", content, name="bucket-content"),
     path("me/", include(_namespace("me")), {"route": "me"}),
     path("global/", include(_namespace("global")), {"route": "global"}),
     path("put-requests/<str:request_id>/", put_request, name="put-request"),
+    path("signed/<str:payload>/<str:signature>/<any_text:path>", signed_object, name="signed-object"),
     path("uploads/", uploads, name="uploads"),
     path("uploads/<str:upload>/", upload, name="upload"),
 ]

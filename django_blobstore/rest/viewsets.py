@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from django.db import IntegrityError, router, transaction
@@ -15,23 +16,29 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.throttling import BaseThrottle
 from rest_framework.utils.urls import replace_query_param
 from rest_framework.viewsets import GenericViewSet
 
+from django_blobstore.catalog import Condition
+from django_blobstore.digests import clean_hash
 from django_blobstore.errors import RequestNotFound, ResourceNotFound, UploadPending
-from django_blobstore.listing import list_page
+from django_blobstore.listing import Wanted, list_page
 from django_blobstore.managed import REREADS, ManagedStorage
 from django_blobstore.models import Bucket, ManagedResource, PutRequest
 from django_blobstore.namespaces import Namespace
 from django_blobstore.proof import PutResponse
 from django_blobstore.put_requests import known_requests
-from django_blobstore.rest import problems
+from django_blobstore.rest import limits, problems
 from django_blobstore.rest.body import SmallJSONParser, arriving_content
+from django_blobstore.rest.conditions import entity_tag, is_conditional, require_as_wanted
+from django_blobstore.rest.metadata import sent_metadata
 from django_blobstore.rest.paths import absolute_url, object_path
 from django_blobstore.rest.permissions import Place, bucket_key, find_bucket, listed_buckets, require
 from django_blobstore.rest.problems import Problem
-from django_blobstore.rest.responses import blob_response, entity_tag
+from django_blobstore.rest.responses import IMMUTABLE, blob_response
 from django_blobstore.rest.serializers import (
+    LISTING_FILTERS,
     BucketListQuery,
     BucketSerializer,
     ListingQuery,
@@ -39,6 +46,7 @@ from django_blobstore.rest.serializers import (
     ProofSerializer,
     PutRequestSerializer,
 )
+from django_blobstore.rows import find_object
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -55,6 +63,16 @@ class StoreViewSet(GenericViewSet[Any]):
     pagination_class = None
     versioning_class = None
     filter_backends = []
+    # The scope of each action that a project may limit.
+    throttle_scopes: Mapping[str, str] = {}
+
+    def get_throttles(self) -> list[BaseThrottle]:
+        scope = self.throttle_scopes.get(self.action or "")
+        return [*super().get_throttles(), *([limits.ScopeThrottle(scope)] if scope else [])]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        limits.require_short_headers(request._request)
+        super().initial(request, *args, **kwargs)
 
     def get_exception_handler(self) -> Callable[[Exception, Mapping[str, Any]], Response | None]:
         return problems.respond
@@ -145,6 +163,7 @@ class ObjectListViewSet(StoreViewSet):
             after=query["after"],
             limit=query["limit"],
             folders=bool(query["delimiter"]),
+            wanted=Wanted(**{name: query[name] for name in LISTING_FILTERS if name in query}),
         )
         objects = self.get_serializer(page.objects, many=True).data
         return Response({"objects": objects, "prefixes": page.prefixes, "next": _next_url(request, page.next_after)})
@@ -164,17 +183,14 @@ class ObjectViewSet(StoreViewSet):
     """One object: its raw bytes in and out."""
 
     serializer_class = ObjectSerializer
+    throttle_scopes = {"update": limits.UPLOAD}
     renderer_classes = [JSONRenderer]
     content_negotiation_class = JSONWhateverIsAccepted
 
     def retrieve(self, request: Request, path: str, **kwargs: str) -> HttpResponseBase:
         path = object_path(request._request, path)
         store = ManagedStorage()
-        for _ in range(REREADS):
-            managed = self._stat(store, path)
-            with suppress(ResourceNotFound):  # it was replaced, and its bytes swept, before they could be read
-                return blob_response(request._request, store, managed)
-        raise UploadPending(path)
+        return _bytes_of(request, store, lambda: self._stat(store, path))
 
     def _stat(self, store: ManagedStorage, path: str) -> ManagedResource:
         """Return the object at `path` if the user may view it; one query brings it with the bucket that tells."""
@@ -189,7 +205,6 @@ class ObjectViewSet(StoreViewSet):
     def update(self, request: Request, path: str, **kwargs: str) -> Response:
         path = object_path(request._request, path)
         content = arriving_content(request._request, path)
-        self.place.require_put(path)
         managed = ManagedStorage().put(
             self.place.namespace,
             path,
@@ -197,21 +212,62 @@ class ObjectViewSet(StoreViewSet):
             content.length,
             digests=content.digests,
             content_type=content.content_type,
+            metadata=sent_metadata(request._request),
             create_bucket=False,
+            condition=self._put_condition(request, path),
         )
         return stored_response(request, managed)
 
     def destroy(self, request: Request, path: str, **kwargs: str) -> Response:
         path = object_path(request._request, path)
         self.place.require("delete")
-        ManagedStorage().remove(self.place.namespace, path)
+        condition = partial(_require_removable, request) if is_conditional(request._request) else None
+        ManagedStorage().remove(self.place.namespace, path, condition=condition)
         return Response(status=204)
+
+    def options(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Tell what can be asked for: the methods, which every answer has in Allow, and ranges."""
+        return Response(status=204, headers={"Accept-Ranges": "bytes"})
+
+    def _put_condition(self, request: Request, path: str) -> Condition:
+        """Return what the commit asks about the object there is, having asked it already: a refusal needs no body."""
+        self.place.require_put(path)
+        may_be_put = self.place.put_condition()
+
+        def ask(found: ManagedResource | None) -> None:
+            may_be_put(found)
+            require_as_wanted(request._request, found)
+
+        if is_conditional(request._request):
+            ask(find_object(router.db_for_write(ManagedResource), self.place.namespace, path))
+        return ask
+
+
+class ContentViewSet(StoreViewSet):
+    """The bytes of a content by its hash, which cannot change (RFC 8246), as long as the bucket refers to it."""
+
+    renderer_classes = [JSONRenderer]
+    content_negotiation_class = JSONWhateverIsAccepted
+
+    def retrieve(self, request: Request, sha384: str, **kwargs: str) -> HttpResponseBase:
+        sha384 = clean_hash(sha384)
+        self.place.require("view")
+        return _bytes_of(request, ManagedStorage(), lambda: self._newest_with(sha384), cache_control=IMMUTABLE)
+
+    def _newest_with(self, sha384: str) -> ManagedResource:
+        objects = ManagedResource.objects.within(self.place.namespace).filter(resource__sha384=sha384)
+        stored = objects.exclude(resource__path="").select_related("resource").order_by("-modified_at")
+        found = stored.first()
+        if found is None:
+            raise ResourceNotFound(sha384)
+        return found
 
 
 class PutRequestViewSet(StoreViewSet):
     """Put requests: ask to refer to content that is stored already, and prove to hold it."""
 
     serializer_class = PutRequestSerializer
+    throttle_scopes = {"create": limits.PROBE}
 
     def create(self, request: Request, **kwargs: str) -> Response:
         wanted = valid(self.get_serializer(data=request.data))
@@ -232,6 +288,7 @@ class ProofViewSet(StoreViewSet):
     """The answer to a put request."""
 
     serializer_class = ProofSerializer
+    throttle_scopes = {"create": limits.PROOF}
 
     def create(self, request: Request, request_id: str) -> Response:
         answer = PutResponse(request_id, valid(self.get_serializer(data=request.data))["proof"])
@@ -240,6 +297,21 @@ class ProofViewSet(StoreViewSet):
         # The rights may have gone since it was asked for, and the bucket too.
         Place.of_namespace(self.user, asked.namespace).require_put(asked.path)
         return stored_response(request, ManagedStorage().proof_of_access_response(answer, requester=requester))
+
+
+def _bytes_of(
+    request: Request, store: ManagedStorage, find: Callable[[], ManagedResource], **options: str
+) -> HttpResponseBase:
+    for _ in range(REREADS):
+        managed = find()
+        with suppress(ResourceNotFound):  # it was replaced, and its bytes swept, before they could be read
+            return blob_response(request._request, store, managed, **options)
+    raise UploadPending(managed.path)
+
+
+def _require_removable(request: Request, found: ManagedResource | None) -> None:
+    if found:  # what is not there is not found, whatever the condition
+        require_as_wanted(request._request, found)
 
 
 def _find_put_request(request_id: str, requester: str) -> PutRequest:
