@@ -25,6 +25,7 @@ from django_blobstore.digests import Readable, clean_hash
 from django_blobstore.errors import LengthMismatch, UploadNotFound
 from django_blobstore.models import ResumableUpload
 from django_blobstore.namespaces import check_path
+from django_blobstore.rest import limits
 from django_blobstore.rest.body import arriving_content
 from django_blobstore.rest.paths import absolute_url, object_url
 from django_blobstore.rest.permissions import Place
@@ -54,6 +55,7 @@ class UploadViewSet(StoreViewSet):
 
     renderer_classes = [JSONRenderer]
     content_negotiation_class = JSONWhateverIsAccepted
+    throttle_scopes = {"create": limits.UPLOAD}
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         # Before anything looks at the method, the check against forged requests too.
