@@ -6,7 +6,7 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias
 
 from django_blobstore.errors import ContentTooLarge, HashMismatch, InvalidHash, LengthMismatch
 
@@ -16,7 +16,6 @@ STORED_ALGORITHMS = ("sha384", "sha256")
 _HEX = re.compile("[0-9a-f]+")
 
 
-@runtime_checkable
 class Readable(Protocol):
     """Anything with ``read(n) -> bytes``, where only ``b""`` means the end."""
 
@@ -35,10 +34,12 @@ Stream: TypeAlias = "Readable | bytes | bytearray | memoryview"
 
 
 def as_readable(stream: Stream) -> Readable:
-    """Return `stream`, or a reader of it if it is bytes."""
-    # To tell whether it is a Readable takes longer than to hash a small content.
-    if isinstance(stream, (bytes, bytearray, memoryview)) or not isinstance(stream, Readable):
+    """Return `stream`, or a reader of it if it is bytes. Raises `TypeError` for anything else."""
+    # Asking whether it is a `Readable` would take longer than hashing a small content.
+    if isinstance(stream, (bytes, bytearray, memoryview)):
         return io.BytesIO(stream)
+    if not callable(getattr(stream, "read", None)):
+        raise TypeError(f"Content is bytes or something with read(n), not {type(stream).__name__}.")
     return stream
 
 

@@ -151,3 +151,9 @@ def test_a_hash_is_cleaned_to_lower_case() -> None:
 def test_what_is_no_sha384_is_refused(value: str) -> None:
     with pytest.raises(InvalidHash, match="96 hexadecimal digits"):
         clean_hash(value)
+
+
+@pytest.mark.parametrize("content", [None, 5, "text", ["bytes"]])
+def test_what_is_neither_bytes_nor_a_stream_is_refused(content: Any) -> None:
+    with pytest.raises(TypeError, match="bytes or something with read"):
+        as_readable(content)
