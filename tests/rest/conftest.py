@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import httpx
 import pytest
 from pytest_django import Settings
 
@@ -80,3 +81,16 @@ def site(server: str, stored: Stored, kept_site: Callable[[str, str], servers.Si
 def bucket(database: str) -> Bucket:
     """An empty bucket that nobody owns."""
     return Bucket.objects.create(name="bucket")
+
+
+@pytest.fixture
+def http(site: servers.Site) -> Iterator[httpx.Client]:
+    """A client of root's; its URLs are relative to the REST interface."""
+    with api.remote(site) as client:
+        yield client
+
+
+@pytest.fixture
+def objects(bucket: Bucket) -> str:
+    """Where the objects of `bucket` are, for `http`."""
+    return f"buckets/{bucket.pk}/objects/"

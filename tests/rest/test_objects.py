@@ -6,7 +6,6 @@ import base64
 import hashlib
 import socket
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
@@ -26,18 +25,6 @@ from tests.streams import MIB, Stream, content_of, sha384
 
 CHUNK = 512 * 1024
 LENGTHS = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, MIB - 1, MIB, MIB + 1, 3 * MIB + 7]
-
-
-@pytest.fixture
-def http(site: Site) -> Iterator[httpx.Client]:
-    """A client of root's; its URLs are relative to the REST interface."""
-    with api.remote(site) as client:
-        yield client
-
-
-@pytest.fixture
-def objects(bucket: Bucket) -> str:
-    return f"buckets/{bucket.pk}/objects/"
 
 
 def test_contents_of_every_critical_length_come_back_as_they_were(
@@ -232,7 +219,16 @@ def test_a_range_without_a_byte_is_not_satisfiable(http: httpx.Client, objects: 
 
 def test_a_range_that_means_nothing_or_too_much_is_ignored(http: httpx.Client, objects: str) -> None:
     http.put(f"{objects}x", content=b"content")
-    for wanted in ["bytes=2-1", "bytes=-", "bytes=a-b", "lines=0-1", "bytes=0-1,b", "bytes=,", "bytes 0-1", "bytes=0x1-2"]:
+    for wanted in [
+        "bytes=2-1",
+        "bytes=-",
+        "bytes=a-b",
+        "lines=0-1",
+        "bytes=0-1,b",
+        "bytes=,",
+        "bytes 0",
+        "bytes=0x1-2",
+    ]:
         got = http.get(f"{objects}x", headers={"Range": wanted})
         assert (wanted, got.status_code, got.content) == (wanted, 200, b"content")
 
