@@ -36,6 +36,7 @@ from django_blobstore.rest.metadata import sent_metadata
 from django_blobstore.rest.paths import absolute_url, object_path
 from django_blobstore.rest.permissions import Place, bucket_key, find_bucket, listed_buckets, require
 from django_blobstore.rest.problems import Problem
+from django_blobstore.rest.quotas import require_room
 from django_blobstore.rest.responses import IMMUTABLE, blob_response
 from django_blobstore.rest.serializers import (
     LISTING_FILTERS,
@@ -205,6 +206,8 @@ class ObjectViewSet(StoreViewSet):
     def update(self, request: Request, path: str, **kwargs: str) -> Response:
         path = object_path(request._request, path)
         content = arriving_content(request._request, path)
+        condition = self._put_condition(request, path)
+        require_room(self.place, path, content.length)
         managed = ManagedStorage().put(
             self.place.namespace,
             path,
@@ -214,7 +217,7 @@ class ObjectViewSet(StoreViewSet):
             content_type=content.content_type,
             metadata=sent_metadata(request._request),
             create_bucket=False,
-            condition=self._put_condition(request, path),
+            condition=condition,
         )
         return stored_response(request, managed)
 

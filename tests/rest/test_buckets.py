@@ -44,6 +44,7 @@ def test_a_bucket_is_made_shown_renamed_and_deleted(client: APIClient) -> None:
         "object_count": 0,
         "logical_bytes": 0,
         "stored_bytes": 0,
+        "quota_bytes": None,
         "created_at": made.json()["created_at"],
         "url": made["Location"],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -36,7 +37,8 @@ def owner(bucket: Bucket) -> APIClient:
 
 
 def bulk(client: APIClient, bucket: Bucket, what: str, paths: Any) -> Any:
-    return client.post(f"/api/buckets/{bucket.pk}/{what}", {"paths": paths}, format="json")
+    document = json.dumps({"paths": paths})  # with lone surrogates as ASCII, unlike the client's own encoder
+    return client.generic("POST", f"/api/buckets/{bucket.pk}/{what}", document, "application/json")
 
 
 def outcome(answer: Any) -> list[tuple[str, int, str]]:
@@ -106,7 +108,9 @@ def test_one_that_cannot_be_deleted_does_not_keep_the_others(
 
 @pytest.mark.parametrize("what", ["stat", "delete"])
 @pytest.mark.parametrize(
-    "paths", [[], ["a"] * 1001, "a", None, ["a", None], [["a"]], {"a": "b"}, ["a\0"]], ids=lambda paths: str(paths)[:9]
+    "paths",
+    [[], ["a"] * 1001, "a", None, ["a", None], [["a"]], {"a": "b"}, ["a\0"], ["\ud800"]],
+    ids=lambda paths: ascii(paths)[:9],
 )
 def test_a_list_that_is_none_or_too_long_is_refused_as_a_whole(
     owner: APIClient, bucket: Bucket, what: str, paths: Any

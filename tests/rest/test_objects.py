@@ -67,6 +67,7 @@ def test_a_put_tells_a_new_object_from_a_replaced_one(http: httpx.Client, object
         "sha384": sha384(b"one"),
         "integrity": "sha384-" + base64.b64encode(hashlib.sha384(b"one").digest()).decode(),
         "content_type": "text/plain",
+        "metadata": {},
         "reference_count": 1,
         "created_at": new.json()["created_at"],
         "modified_at": new.json()["modified_at"],
