@@ -198,8 +198,8 @@ class ManagedStorage(AsyncTwins):
         attributes = {"content_type": managed.content_type, "metadata": managed.metadata}
         if self.scope_of(namespace) != resource.scope:
             with self.open(managed) as content:
-                known = {"check_hash": resource.sha384, "create_bucket": create_bucket, "condition": condition}
-                return self.put(namespace, path, content, resource.length, **known, **attributes)
+                wanted: dict[str, Any] = {"create_bucket": create_bucket, "condition": condition, **attributes}
+                return self.put(namespace, path, content, resource.length, check_hash=resource.sha384, **wanted)
         content_of = Content(resource.sha384, resource.length, resource.sha256)
         refer = partial(self.catalog.refer, namespace, path, content_of, scope=resource.scope)
         return self._finish(refer(attributes=attributes, create_bucket=create_bucket, condition=condition))

@@ -25,7 +25,7 @@ class TransferSerializer(serializers.Serializer[Any]):
     It is the UUID of a bucket, or "me" or "global" for the objects outside buckets.
     """
 
-    source = PathField()
+    source = PathField()  # type: ignore[assignment]  # a field of its own, which serializers take off the class
     target = PathField()
     target_bucket = serializers.CharField(default=None, allow_null=True, max_length=150)
 
@@ -82,10 +82,11 @@ def _transfer(request: Request, here: Place, wanted: dict[str, Any]) -> Transfer
 
 
 def _target_place(here: Place, name: str | None) -> Place:
-    if name is None:
-        return here
-    if name == "me" or name == "global":
-        return Place.of_route(here.user, name)
+    match name:
+        case None:
+            return here
+        case "me" | "global" as route:
+            return Place.of_route(here.user, route)
     return Place.of_bucket(here.user, name)
 
 

@@ -26,10 +26,11 @@ from django_blobstore.errors import LengthMismatch, UploadNotFound
 from django_blobstore.models import ResumableUpload
 from django_blobstore.namespaces import check_path
 from django_blobstore.rest import limits
-from django_blobstore.rest.body import arriving_content
+from django_blobstore.rest.body import UNKNOWN_LENGTH, arriving_content
 from django_blobstore.rest.paths import absolute_url, object_url
 from django_blobstore.rest.permissions import Place
 from django_blobstore.rest.problems import Problem
+from django_blobstore.rest.quotas import require_room
 from django_blobstore.rest.viewsets import JSONWhateverIsAccepted, StoreViewSet
 
 VERSION = "1.0.0"
@@ -116,7 +117,7 @@ class UploadViewSet(StoreViewSet):
 
     def _begin(self, *, is_partial: bool) -> ResumableUpload:
         length = self._length()
-        target = {} if is_partial else self._target()
+        target = {} if is_partial else self._target(UNKNOWN_LENGTH if length is None else length)
         first = self._arriving() if self._brings_bytes else Arriving(io.BytesIO(), 0)
         upload = resumable.begin(self._requester, length=length, said=self._said(), **target)
         return self._append(upload, 0, first) if self._brings_bytes or length == 0 else upload
@@ -141,13 +142,14 @@ class UploadViewSet(StoreViewSet):
             raise _malformed("Upload-Concat", "it names no upload")
         return resumable.concatenate(self._requester, ids, said=self._said(), **self._target())
 
-    def _target(self) -> dict[str, Any]:
-        """Return where the object is to be, and what is known of it, once the user may put it there."""
+    def _target(self, length: int = UNKNOWN_LENGTH) -> dict[str, Any]:
+        """Return where the object is to be, and what is known of it, once the user may put `length` bytes there."""
         said = _parse_metadata(self.request.headers.get("Upload-Metadata", ""))
         # The names that Uppy and others give to the same things.
         path = said.get("path") or said.get("filename") or said.get("name") or str(uuid.uuid4())
         place = self._place(said)
         place.require_put(check_path(path))
+        require_room(place, path, length)
         return {
             "namespace": place.namespace,
             "path": path,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +9,12 @@ import pytest
 from rest_framework.test import APIClient
 
 from django_blobstore.managed import ManagedStorage, Namespace
-from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource
+from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource, ResumableUpload
 from tests.invariants import assert_settled, assert_sound
 from tests.rest import api, object_permissions, raw_http
 from tests.rest.object_permissions import grant
 from tests.rest.test_put_requests import ask, prove
+from tests.rest.test_tus import target
 from tests.servers import Site
 from tests.stored import Stored
 from tests.streams import MIB, content_of
@@ -56,9 +56,7 @@ def move(client: APIClient, bucket: Bucket) -> Any:
 
 
 def in_parts(client: APIClient, bucket: Bucket) -> Any:
-    said = {"bucket": str(bucket.pk), "path": "new"}
-    metadata = ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in said.items())
-    headers = {"Tus-Resumable": "1.0.0", "Upload-Defer-Length": "1", "Upload-Metadata": metadata}
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Defer-Length": "1", "Upload-Metadata": target(bucket, "new")}
     url = client.post("/api/uploads/", headers=headers)["Location"]
     headers = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Upload-Length": str(len(CONTENT))}
     return client.generic("PATCH", url, CONTENT, "application/offset+octet-stream", headers=headers)
@@ -109,8 +107,15 @@ def test_a_bucket_without_a_quota_and_what_is_outside_buckets_is_not_bounded(own
         assert api.put(owner, f"/api/{place}/objects/new", content_of(2 * QUOTA)).status_code == 201
 
 
+@pytest.mark.parametrize(("length", "status"), [(len(CONTENT), 507), (MIB, 413)])
+def test_an_upload_in_parts_is_refused_at_its_begin(owner: APIClient, bucket: Bucket, length: int, status: int) -> None:
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": str(length), "Upload-Metadata": target(bucket, "new")}
+    assert owner.post("/api/uploads/", headers=headers).status_code == status
+    assert not ResumableUpload.objects.exists()
+
+
 @pytest.mark.parametrize("server", ["gunicorn"])
-@pytest.mark.parametrize(("length", "status"), [(CONTENT.__len__(), 507), (MIB, 413)])
+@pytest.mark.parametrize(("length", "status"), [(len(CONTENT), 507), (MIB, 413)])
 def test_a_client_is_told_before_it_sends_the_body(site: Site, bucket: Bucket, length: int, status: int) -> None:
     path = f"/api/buckets/{bucket.pk}/objects/new"
     head = raw_http.head("PUT", site.url, path, f"Content-Length: {length}", "Expect: 100-continue")
