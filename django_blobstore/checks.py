@@ -2,8 +2,9 @@
 
 Ids are never used again for something else: E001 BLOBSTORE is no dict, E002 unknown setting, E003 value refused,
 E004 DEDUP_SCOPE cannot be called, E005 storage alias missing, E006 storage cannot be made, E007 unsuitable database,
-E008 SERVE_LOCATION of no storage; W001 SQLite without IMMEDIATE, W002 SQLite without WAL, W003 weak proofs, W004 a
-storage's own complaint (``--deploy``), W005 SERVE_METHOD of no use for the storage.
+E008 SERVE_LOCATION of no storage, E009 CONTENT_HOST without its middleware; W001 SQLite without IMMEDIATE, W002 SQLite
+without WAL, W003 weak proofs, W004 a storage's own complaint (``--deploy``), W005 SERVE_METHOD of no use for the
+storage, W006 no CONTENT_HOST (``--deploy``).
 
 None is tagged ``database``: Django runs those only on request, and nothing here connects to a database. Only the
 check of ``--deploy`` connects to a storage.
@@ -31,6 +32,7 @@ from django_blobstore.storages import hooks
 TAG = "blobstore"
 
 DATABASES = {"sqlite", "postgresql"}
+CONTENT_HOST_MIDDLEWARE = "django_blobstore.rest.content_host.ContentHostMiddleware"
 
 _WAL = re.compile(r"journal_mode\s*[=(]\s*['\"]?wal", re.IGNORECASE)
 
@@ -40,6 +42,7 @@ def register_checks() -> None:
     register(check_settings, TAG)
     register(check_database, TAG)
     register(check_storages, TAG, deploy=True)
+    register(check_content_host, TAG, deploy=True)
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
@@ -76,6 +79,18 @@ def check_storages(**_: Any) -> list[CheckMessage]:
     ]
 
 
+def check_content_host(**_: Any) -> list[CheckMessage]:
+    """Find that what users uploaded comes from the host that knows them."""
+    if conf.CONTENT_HOST:
+        return []
+    message = "What users upload is sent from the host of the site: only headers keep it from acting as the site."
+    hint = (
+        "Set BLOBSTORE['CONTENT_HOST'] to another name of this site (docs/rest.md), or silence this check if you trust "
+        "your users or the headers."
+    )
+    return [Warning(message, hint=hint, id="blobstore.W006")]
+
+
 def _unknown(name: object) -> Error:
     close = get_close_matches(str(name).upper(), KNOWN, n=1)
     hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(KNOWN)}."
@@ -96,6 +111,10 @@ def _check_meanings(refused: Set[str]) -> Iterator[CheckMessage]:
         message = "BLOBSTORE['PROOF_PROTOCOL'] is 'seed': an answer carries no nonce and proves one range only."
         hint = "Use 'hmac' as soon as no client needs the old protocol."
         yield Warning(message, hint=hint, id="blobstore.W003")
+    if "CONTENT_HOST" not in refused and conf.CONTENT_HOST and CONTENT_HOST_MIDDLEWARE not in settings.MIDDLEWARE:
+        message = f"{conf.CONTENT_HOST} would serve the whole site: BLOBSTORE['CONTENT_HOST'] has no middleware."
+        hint = f"Put {CONTENT_HOST_MIDDLEWARE!r} first in MIDDLEWARE."
+        yield Error(message, hint=hint, id="blobstore.E009")
     if not refused & {"SERVE_METHOD", "SERVE_LOCATION", "STORAGE"}:
         yield from _check_serving(conf.STORAGE, conf.SERVE_METHOD)
 

@@ -10,6 +10,8 @@ from django.conf import settings
 
 T = TypeVar("T")
 
+_ORIGIN = re.compile(r"https?://[^/?#@\s]+")
+
 
 class Setting(Generic[T]):
     """One key of ``settings.BLOBSTORE``, read anew at each access.
@@ -135,6 +137,14 @@ class Settings:
         "in other storages are streamed.",
         accepts=lambda value: isinstance(value, dict) and all(map(_is_location, value.items())),
         expects="a dict of aliases in STORAGES and of locations that begin and end with a slash",
+    )
+    CONTENT_HOST = Setting[str](
+        "",
+        "Where what users uploaded is sent from, such as 'https://content.example.net': another name of this site, "
+        "without cookies or pages. A GET of an object leads to a signed URL there, and "
+        "`django_blobstore.rest.content_host.ContentHostMiddleware` has it answer nothing else. Unset: from here.",
+        accepts=lambda value: value == "" or (isinstance(value, str) and _ORIGIN.fullmatch(value) is not None),
+        expects="a scheme and a host, without a slash at the end, or ''",
     )
 
 

@@ -23,8 +23,9 @@ FILES = {"BACKEND": "django.core.files.storage.FileSystemStorage"}
 
 
 def found(*, deploy: bool = False) -> dict[str, CheckMessage]:
-    """Return what the checks of this package say, by id."""
+    """Return what the checks of this package say, by id, but not that there is no content host."""
     messages = run_checks(tags=["blobstore"], include_deployment_checks=deploy)
+    messages = [message for message in messages if message.id != "blobstore.W006"]
     assert all(message.hint for message in messages)
     return {message.id or "": message for message in messages}
 
@@ -227,6 +228,26 @@ def test_an_unreachable_gridfs_is_seen_by_deploy_only(settings: Settings) -> Non
     settings.STORAGES = settings.STORAGES | {"blobstore": gridfs}
     assert found() == {}
     assert "STORAGES['blobstore']" in found(deploy=True)["blobstore.W004"].msg
+
+
+CONTENT_HOST_MIDDLEWARE = "django_blobstore.rest.content_host.ContentHostMiddleware"
+
+
+def test_deploy_wants_a_host_of_its_own_for_what_users_uploaded(settings: Settings) -> None:
+    def ids(*, deploy: bool) -> set[str | None]:
+        return {message.id for message in run_checks(tags=["blobstore"], include_deployment_checks=deploy)}
+
+    assert (ids(deploy=False), ids(deploy=True)) == (set(), {"blobstore.W006"})
+    settings.BLOBSTORE = {"CONTENT_HOST": "https://content.example.net"}
+    settings.MIDDLEWARE = [CONTENT_HOST_MIDDLEWARE, *settings.MIDDLEWARE]
+    assert ids(deploy=True) == set()
+
+
+def test_a_content_host_that_would_serve_the_whole_site_is_an_error(settings: Settings) -> None:
+    settings.BLOBSTORE = {"CONTENT_HOST": "https://content.example.net"}
+    message = found()["blobstore.E009"]
+    assert "https://content.example.net" in message.msg
+    assert CONTENT_HOST_MIDDLEWARE in (message.hint or "")
 
 
 @pytest.mark.parametrize("storage_kind", ["gridfs"])

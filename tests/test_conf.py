@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "MAX_LENGTH": None,
     "SERVE_METHOD": "stream",
     "SERVE_LOCATION": {},
+    "CONTENT_HOST": "",
 }
 
 TAKEN: dict[str, list[Any]] = {
@@ -41,6 +42,7 @@ TAKEN: dict[str, list[Any]] = {
     "MAX_LENGTH": [None, 0, 2**40],
     "SERVE_METHOD": ["stream", "redirect", "x-accel", "x-sendfile"],
     "SERVE_LOCATION": [{}, {"blobstore": "/kept/", "old": "/"}],
+    "CONTENT_HOST": ["", "https://content.example.net", "http://127.0.0.1:8001"],
 }
 
 REFUSED: dict[str, list[Any]] = {
@@ -56,6 +58,7 @@ REFUSED: dict[str, list[Any]] = {
     "MAX_LENGTH": [-1, 1.5, "1 MB", True],
     "SERVE_METHOD": ["X-Accel-Redirect", None],
     "SERVE_LOCATION": ["/kept/", None, {"blobstore": "kept/"}, {"blobstore": "/kept"}, {"blobstore": None}, {1: "/"}],
+    "CONTENT_HOST": [None, "content.example.net", "https://content.example.net/", "ftp://x", "https://a b", "https://"],
 }
 
 

@@ -27,8 +27,8 @@ class ScopeThrottle(SimpleRateThrottle):
 
     def get_rate(self) -> str | None:
         """Return what ``REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"]`` says of the scope now."""
-        rate: str | None = api_settings.DEFAULT_THROTTLE_RATES.get(self.scope)
-        return rate
+        rate = api_settings.DEFAULT_THROTTLE_RATES.get(self.scope or "")
+        return None if rate is None else str(rate)
 
     def get_cache_key(self, request: Request, view: APIView) -> str:
         """Return the key of who asks; nobody comes here without having been authenticated."""

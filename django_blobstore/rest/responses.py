@@ -14,6 +14,7 @@ from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import ManagedResource
 from django_blobstore.resource_storage import BLOCK_SIZE
 from django_blobstore.rest.conditions import entity_tag, has_it_already, last_modified, range_holds
+from django_blobstore.rest.content_host import sent_to_content_host
 from django_blobstore.rest.digest_fields import is_welcome, written
 from django_blobstore.rest.handover import handed_over
 from django_blobstore.rest.metadata import metadata_headers
@@ -40,6 +41,8 @@ def blob_response(
         kept = ("ETag", "Last-Modified", "Cache-Control")
         return HttpResponseNotModified(headers={name: headers[name] for name in kept})
     spans = _spans(request, managed)
+    if elsewhere := sent_to_content_host(request, managed):
+        return elsewhere
     if elsewhere := handed_over(request, managed, headers, in_part=bool(spans)):
         return elsewhere
     if request.method == "HEAD":

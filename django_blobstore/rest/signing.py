@@ -1,14 +1,10 @@
-"""URLs that let anybody who has them read one object for a while: what is signed, and what makes one void."""
+"""URLs that let anybody who has them read one object for a while: who may ask for one, and what it is answered."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from django.core import signing
-from django.core.signing import BadSignature, Signer
 from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.permissions import AllowAny
@@ -19,49 +15,13 @@ from django_blobstore.conf import conf
 from django_blobstore.errors import ConditionFailed
 from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import ManagedResource
-from django_blobstore.namespaces import Namespace
+from django_blobstore.rest.grants import Grant
 from django_blobstore.rest.paths import absolute_url
 from django_blobstore.rest.problems import Problem
 from django_blobstore.rest.serializers import HashField, PathField
 from django_blobstore.rest.viewsets import ObjectViewSet, StoreViewSet, valid
 
 DEFAULT_SECONDS = 3600
-
-
-@dataclass(frozen=True)
-class Grant:
-    """Leave to read what is at a path of a namespace until `expires`, in seconds since 1970.
-
-    With a `sha384` it is leave to read that content and no other. The path is signed too, but stands in the URL itself,
-    so that clients find a name for their file there.
-    """
-
-    bucket: str
-    user: str
-    expires: int
-    sha384: str = ""
-
-    @classmethod
-    def signed(cls, payload: str, signature: str, path: str) -> Grant:
-        """Return what the parts of a URL grant; raises a `Problem` if we did not sign it or it has expired."""
-        try:
-            _signer().unsign(f"{payload}/{path}:{signature}")
-        except BadSignature:
-            raise Problem(403, "invalid-signature", "The URL is not one that was signed here.") from None
-        grant = cls(**json.loads(signing.b64_decode(payload.encode())))
-        if grant.expires <= timezone.now().timestamp():
-            expired_at = datetime.fromtimestamp(grant.expires, UTC).isoformat()
-            raise Problem(410, "url-expired", "The URL has expired; ask for a new one.", expired_at=expired_at)
-        return grant
-
-    def sign(self, path: str) -> dict[str, str]:
-        """Return the parts of the URL for `path`."""
-        payload = signing.b64_encode(json.dumps(asdict(self), separators=(",", ":")).encode()).decode()
-        return {"payload": payload, "signature": _signer().signature(f"{payload}/{path}"), "path": path}
-
-    @property
-    def namespace(self) -> Namespace:
-        return Namespace(bucket=self.bucket, user=self.user)
 
 
 class SigningSerializer(serializers.Serializer[Any]):
@@ -106,11 +66,6 @@ class SignedObjectViewSet(ObjectViewSet):
         if grant.sha384 and managed.resource.sha384 != grant.sha384:
             raise Problem(410, "content-replaced", "The object does not have the content that the URL was signed for.")
         return managed
-
-
-def _signer() -> Signer:
-    # With the secrets in SECRET_KEY_FALLBACKS too, to check.
-    return Signer(salt="django_blobstore.rest.signing")
 
 
 def _require_content(managed: ManagedResource, sha384: str) -> None:
