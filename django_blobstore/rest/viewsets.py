@@ -228,7 +228,7 @@ class ObjectViewSet(StoreViewSet):
         ManagedStorage().remove(self.place.namespace, path, condition=condition)
         return Response(status=204)
 
-    def options(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+    def discover(self, request: Request, **kwargs: str) -> Response:
         """Tell what can be asked for: the methods, which every answer has in Allow, and ranges."""
         return Response(status=204, headers={"Accept-Ranges": "bytes"})
 
