@@ -26,6 +26,18 @@ def complaints(alias: str, queries: CaptureQueriesContext, *, rows: int) -> Iter
                 yield from _wrong_with_plan(alias, sql, rows)
 
 
+def sorts_in_sqlite(alias: str, queries: CaptureQueriesContext) -> Iterator[str]:
+    """Say which of `queries` have SQLite sort what it found in a large table, instead of reading it in order."""
+    for query in queries:
+        sql = query["sql"]
+        if sql.startswith(("SELECT", "WITH")) and any(table in sql for table in LARGE):
+            with connections[alias].cursor() as cursor:
+                cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
+                steps = [step for *_, step in cursor.fetchall()]
+            if "USE TEMP B-TREE FOR ORDER BY" in steps:
+                yield f"{steps} for {sql}"
+
+
 def _wrong_with_plan(alias: str, sql: str, rows: int) -> Iterator[str]:
     with connections[alias].cursor() as cursor:
         cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")

@@ -262,5 +262,5 @@ def test_a_list_of_objects_takes_as_many_queries_for_fifty_as_for_two(
         put(f"{n}", b"%d" % (n % 7), bucket=f"bucket {n % 5}")
     client = administrator()
     client.get(LIST)
-    with django_assert_max_num_queries(5, using=database):
+    with django_assert_max_num_queries(6, using=database):
         assert len(listed(client.get(LIST))) == 50

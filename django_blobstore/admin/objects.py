@@ -12,6 +12,7 @@ from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import JSONField, Q, QuerySet
+from django.db.models.functions import Left
 from django.http import Http404, HttpRequest, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, path
@@ -173,7 +174,8 @@ class ManagedResourceAdmin(KeysetAdmin):
         return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ManagedResource]:
-        return super().get_queryset(request).select_related("bucket", "resource")
+        # Not joined: SQLite might begin with the other table, and then sort all objects for each page.
+        return super().get_queryset(request).prefetch_related("bucket", "resource")
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         known = {"namespace"} if BucketFilter.parameter_name in request.GET else set()
@@ -200,14 +202,10 @@ class ManagedResourceAdmin(KeysetAdmin):
     ) -> tuple[QuerySet[Any], bool]:
         chosen = Chosen.by(request)
         objects = cast("ManagedResourceQuerySet", queryset)
-        if not search_term:
-            return objects, False
-        if chosen.is_one:
-            objects = objects.filter(user=chosen.user)
-        else:
-            newest = ManagedResource.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-            objects = objects.filter(pk__gt=newest - SEARCHED_EVERYWHERE)
-        return objects.under(search_term.removeprefix("/")), False
+        prefix = search_term.removeprefix("/")
+        if prefix and chosen.is_one:
+            return objects.filter(user=chosen.user).under(prefix), False
+        return _among_the_newest(objects, prefix) if prefix else objects, False
 
     @admin.display(description=_("namespace"))
     def namespace(self, managed: ManagedResource) -> SafeString:
@@ -281,3 +279,10 @@ class ManagedResourceAdmin(KeysetAdmin):
             return HttpResponseRedirect(columns.page_url(self.admin_site, ManagedResource, "change", pk))
         headers = {**serving.headers(blob.managed), "Content-Length": str(blob.size)}
         return StreamingHttpResponse(content, headers=headers)
+
+
+def _among_the_newest(objects: ManagedResourceQuerySet, prefix: str) -> ManagedResourceQuerySet:
+    newest = ManagedResource.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+    # Not as a range of paths: SQLite would take that of every bucket, and sort what it finds.
+    started = objects.alias(start=Left("path", len(prefix))).filter(start=prefix)
+    return started.filter(pk__gt=newest - SEARCHED_EVERYWHERE)
