@@ -17,6 +17,7 @@ from django_blobstore.errors import LeaseLost
 from django_blobstore.failpoints import reach
 from django_blobstore.models import PendingFile, PendingFileQuerySet
 from django_blobstore.resource_storage import fresh_path
+from django_blobstore.rows import insert
 from django_blobstore.storages.hooks import Unanswered
 from django_blobstore.transactions import commit_alone
 from django_blobstore.upkeep import expunge
@@ -64,9 +65,8 @@ class Arrival:
 
     def _announce(self) -> None:
         lease_until = Now() + timedelta(seconds=conf.LEASE)
-        PendingFile.objects.using(self._using).create(
-            path=self.file.path, storage=self.file.storage, lease_until=lease_until, **self._about
-        )
+        pending = PendingFile(path=self.file.path, storage=self.file.storage, lease_until=lease_until, **self._about)
+        insert(self._using, pending)
 
     def _abandon(self, error: BaseException) -> None:
         """Delete what was written, unless a resource took the file, whose pending row is gone then, or an upload did.

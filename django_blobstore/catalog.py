@@ -266,7 +266,10 @@ class ResourceCatalog:
             managed.created_at = managed.modified_at
         for name, value in attributes.items():
             setattr(managed, name, value)
-        managed.save(using=self.using, force_insert=is_new, force_update=not is_new)
+        if is_new:
+            rows.insert(self.using, managed)
+        else:
+            managed.save(using=self.using, force_update=True)
         reach("refer.saved")
         return Change(managed, discarded)
 

@@ -6,12 +6,14 @@ Signals, guards and everything that is asked less often stay with Django's query
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Model
+from django.db.models import Field, Model
+from django.db.models.signals import post_save, pre_save
+from django.db.models.sql import Query
 
 from django_blobstore.models import Bucket, ManagedResource, Resource
 from django_blobstore.namespaces import Namespace
@@ -86,6 +88,34 @@ def delete_object(using: str, namespace: Namespace, path: str) -> ManagedResourc
     """Delete the object at `path` and return it; the caller counts."""
     row = _object_row(using, namespace, path, f"DELETE FROM {_OBJECT}", f"RETURNING {OBJECTS.sql}")
     return OBJECTS.model_from(using, row) if row else None
+
+
+def insert(using: str, instance: Model) -> None:
+    """Insert `instance` as ``save(force_insert=True)`` does, which is called where anybody listens to its signals."""
+    model, connection = type(instance), connections[using]
+    if any(signal.has_listeners(model) for signal in (pre_save, post_save)):
+        instance.save(using=using, force_insert=True)
+        return
+    key = model._meta.pk
+    fields = [field for field in model._meta.concrete_fields if field is not key or instance.pk is not None]
+    placeholders, parameters = [], []
+    for field in fields:
+        sql, values = _written(field, field.pre_save(instance, add=True), connection)
+        placeholders.append(sql)
+        parameters += values
+    columns = ", ".join(f'"{field.column}"' for field in fields)
+    values_sql = f"({columns}) VALUES ({', '.join(placeholders)})"
+    row = fetch(using, f'INSERT INTO {model._meta.db_table} {values_sql} RETURNING "{key.column}"', parameters)
+    instance.pk = cast("Sequence[Any]", row)[0]
+    instance._state.adding, instance._state.db = False, using
+
+
+def _written(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper) -> tuple[str, Sequence[Any]]:
+    """Return the SQL of `value`, which may be an expression, and its parameters."""
+    if not hasattr(value, "resolve_expression"):
+        return "%s", [field.get_db_prep_save(value, connection)]
+    compiler = Query(field.model).get_compiler(connection=connection)
+    return compiler.compile(value.resolve_expression(compiler.query, for_save=True))
 
 
 def is_stored(using: str, scope: str, sha384: str) -> bool:
