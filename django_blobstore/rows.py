@@ -98,7 +98,8 @@ def insert(using: str, instance: Model) -> None:
         return
     key = model._meta.pk
     fields = [field for field in model._meta.concrete_fields if field is not key or instance.pk is not None]
-    placeholders, parameters = [], []
+    placeholders: list[str] = []
+    parameters: list[Any] = []
     for field in fields:
         sql, values = _written(field, field.pre_save(instance, add=True), connection)
         placeholders.append(sql)
@@ -115,7 +116,8 @@ def _written(field: Field[Any, Any], value: Any, connection: BaseDatabaseWrapper
     if not hasattr(value, "resolve_expression"):
         return "%s", [field.get_db_prep_save(value, connection)]
     compiler = Query(field.model).get_compiler(connection=connection)
-    return compiler.compile(value.resolve_expression(compiler.query, for_save=True))
+    sql, parameters = compiler.compile(value.resolve_expression(compiler.query, for_save=True))
+    return sql, parameters
 
 
 def is_stored(using: str, scope: str, sha384: str) -> bool:
