@@ -18,6 +18,7 @@ from django.utils.http import http_date
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import Serializer
 
 from django_blobstore import resumable, serving
 from django_blobstore.conf import conf
@@ -54,6 +55,7 @@ class Arriving(NamedTuple):
 class UploadViewSet(StoreViewSet):
     """Resumable uploads, which nobody but whoever began them can see."""
 
+    serializer_class = Serializer  # of nothing: all is said in headers
     renderer_classes = [JSONRenderer]
     content_negotiation_class = JSONWhateverIsAccepted
     throttle_scopes = {"create": limits.UPLOAD}

@@ -1,0 +1,180 @@
+"""Clients of tus that nobody here wrote, against a server whose workers are killed under them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tusclient.client import TusClient
+
+from django_blobstore.managed import ManagedStorage, Namespace
+from django_blobstore.models import ManagedResource, ResumableUpload, UploadPart
+from tests import servers
+from tests.conftest import need
+from tests.invariants import assert_settled, assert_sound
+from tests.outside import node_clients
+from tests.rest import api
+from tests.stored import Stored
+from tests.streams import MIB, content_of
+
+LENGTH = 24 * MIB + 4321
+CHUNK = 2 * MIB
+KILLS_AT = (5 * MIB, 14 * MIB)
+PATIENT = [100, 500, 1000, 1000, 2000, 2000, 3000, 3000]
+AUTHORIZATION = {"Authorization": "Basic " + b64encode(f"root:{api.PASSWORD}".encode()).decode()}
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture
+def storage_kind(database: str) -> str:
+    return "files" if database == "default" else "gridfs"
+
+
+@pytest.fixture
+def site(stored: Stored) -> Iterator[servers.Site]:
+    """A site whose workers may be killed: another one takes their place."""
+    api.administrator()
+    with servers.site(servers.GUNICORN, "--workers=2") as site:
+        yield site
+    assert_sound(stored)
+    assert_settled(stored)
+
+
+@pytest.fixture(scope="session")
+def node() -> Path:
+    need(node_clients.available(), "Node with npm")
+    return node_clients.install()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file of `LENGTH` bytes."""
+    path = tmp_path / "content"
+    path.write_bytes(content_of(LENGTH))
+    return path
+
+
+@contextmanager
+def workers_killed(site: servers.Site, offsets: tuple[int, ...] = KILLS_AT) -> Iterator[list[int]]:
+    """Kill every worker once so many bytes have come, for each of `offsets`; yield the numbers of those killed."""
+    killed: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        for offset in offsets:
+            while not over.is_set() and _arrived() < offset:
+                time.sleep(0.01)
+            if not over.is_set():
+                killed.extend(_kill_workers(site))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        watcher.join()
+    assert len(killed) >= len(offsets)
+
+
+def _arrived() -> int:
+    return sum(ResumableUpload.objects.values_list("offset", flat=True))
+
+
+def _kill_workers(site: servers.Site) -> list[int]:
+    workers = [worker.pid for worker in psutil.Process(site.process.pid).children()]
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    return workers
+
+
+def options(site: servers.Site, path: str, **more: Any) -> dict[str, Any]:
+    """Return the options that tus-js-client and Uppy share."""
+    return {
+        "endpoint": f"{site.url}/api/uploads/",
+        "headers": AUTHORIZATION,
+        "chunkSize": CHUNK,
+        "retryDelays": PATIENT,
+        "metadata": {"path": path},
+    } | more
+
+
+def assert_arrived(file: Path, path: str) -> None:
+    """Fail unless the object at `path` is `file`."""
+    user = Namespace(user=str(api.User.objects.get(username="root").pk))
+    expected = hashlib.sha384(file.read_bytes()).hexdigest()
+    with ManagedStorage().get(user, path) as stored:
+        assert hashlib.file_digest(stored, "sha384").hexdigest() == expected  # type: ignore[arg-type]
+
+
+Resume = Callable[[servers.Site, Path, str], object]
+
+
+def by_tuspy(site: servers.Site, file: Path, path: str, **more: Any) -> None:
+    client = TusClient(f"{site.url}/api/uploads/", headers=AUTHORIZATION)
+    about = {"metadata": {"path": path}, "chunk_size": CHUNK, "retries": 20, "retry_delay": 0.5} | more
+    client.uploader(str(file), **about).upload()
+
+
+@pytest.mark.parametrize("metadata", [{"path": "tuspy"}, {}])
+def test_tuspy_uploads_through_killed_workers(site: servers.Site, file: Path, metadata: dict[str, str]) -> None:
+    with workers_killed(site):
+        by_tuspy(site, file, "tuspy", metadata=metadata, upload_checksum=True)
+    assert_arrived(file, ManagedResource.objects.get().path)
+
+
+def test_tuspy_uploads_all_in_one_request(site: servers.Site, file: Path) -> None:
+    by_tuspy(site, file, "tuspy", chunk_size=LENGTH)
+    assert_arrived(file, "tuspy")
+
+
+@pytest.mark.parametrize("client", ["tus", "uppy"])
+def test_javascript_uploads_through_killed_workers(site: servers.Site, file: Path, node: Path, client: str) -> None:
+    with workers_killed(site):
+        said = node_clients.upload(node, client, file, **options(site, "js"))
+    assert_arrived(file, "js")
+    assert said["url"].startswith(f"{site.url}/api/uploads/")
+
+
+@pytest.mark.parametrize("client", ["tus", "uppy"])
+def test_javascript_uploads_several_parts_at_once(site: servers.Site, file: Path, node: Path, client: str) -> None:
+    with workers_killed(site):
+        node_clients.upload(node, client, file, **options(site, "js", parallelUploads=3))
+    assert_arrived(file, "js")
+    # What was put together is kept for a repetition only, and then swept.
+    assert ResumableUpload.objects.filter(partial=True).count() == 3
+
+
+def test_javascript_uploads_a_stream_of_unknown_length(site: servers.Site, file: Path, node: Path) -> None:
+    node_clients.upload(node, "tus", file, **options(site, "js", asStream=True, uploadLengthDeferred=True))
+    assert_arrived(file, "js")
+
+
+def test_javascript_uploads_with_the_first_request(site: servers.Site, file: Path, node: Path) -> None:
+    node_clients.upload(node, "tus", file, **options(site, "js", uploadDataDuringCreation=True))
+    assert_arrived(file, "js")
+
+
+@pytest.mark.parametrize("client", ["tus", "uppy"])
+def test_javascript_ends_an_upload_for_good(
+    site: servers.Site, file: Path, node: Path, client: str, stored: Stored
+) -> None:
+    said = node_clients.upload(node, client, file, **options(site, "js", abortAt=2 * CHUNK))
+    assert said["aborted"]
+    deadline = time.monotonic() + 30
+    while (stored.names() or UploadPart.objects.exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)  # a request may have been on its way
+    assert not stored.names()
+    assert not ManagedResource.objects.exists()
+    assert not ResumableUpload.objects.exists()
