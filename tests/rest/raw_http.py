@@ -31,11 +31,12 @@ def send(url: str, request: bytes, *, hang_up: bool = False) -> Answer:
     """Send `request` to the server of `url`, then nothing more; with `hang_up`, say that nothing more will come."""
     address = urlsplit(url)
     with socket.create_connection((address.hostname or "", address.port or 80), timeout=SECONDS) as connection:
-        with suppress(BrokenPipeError):  # the server may answer, and hang up, before it has read it all
+        with suppress(ConnectionError):  # the server may answer, and hang up, before it has read it all
             connection.sendall(request)
         if hang_up:
-            connection.shutdown(socket.SHUT_WR)
-        return _read(connection, request.partition(b" ")[0].decode())
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+        return _read(connection, request.partition(b" ")[0].decode("latin-1"))
 
 
 def head(method: str, url: str, path: str, *headers: str, user: str = "root", password: str = "x") -> bytes:
