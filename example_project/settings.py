@@ -101,6 +101,8 @@ if HAS_DOCS:
 SPECTACULAR_SETTINGS = {
     "TITLE": "django-blobstore",
     "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "POSTPROCESSING_HOOKS": ["django_blobstore.rest.openapi.add_bodiless_methods"],
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",  # the page loads nothing from other hosts
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
+from django.apps import apps
 from django.db import connections, transaction
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, URLResolver, include, path, re_path, register_converter
@@ -24,6 +26,10 @@ from django_blobstore.rest.viewsets import (
     PutRequestViewSet,
     StoreViewSet,
 )
+
+if apps.is_installed("drf_spectacular"):
+    # It knows of the descriptions that have been imported.
+    import_module("django_blobstore.rest.openapi")
 
 app_name = "blobstore"
 
