@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import pairwise
 from typing import Any
-from unittest.mock import patch
 
 from django.db.models.functions import Now
 from django.test import override_settings
 
 from django_blobstore import proof, resumable
 from django_blobstore.errors import HashMismatch, ResourceNotFound
-from django_blobstore.failpoints import FailpointReached
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, PutRequest, Resource
 from django_blobstore.resource_storage import ResourceStorage, fresh_path
@@ -113,6 +110,18 @@ def upload_in_parts(path: str, content: bytes, expected: str = "") -> Callable[[
     return run
 
 
+def put_together(path: str, *contents: bytes) -> Callable[[ManagedStorage], object]:
+    """Upload `contents` as partial uploads, which stay for a while, and make one object of them."""
+
+    def run(_store: ManagedStorage) -> None:
+        partials = [resumable.begin("", length=len(content)) for content in contents]
+        for partial, content in zip(partials, contents, strict=True):
+            resumable.append(partial, 0, Stream(content))
+        resumable.concatenate("", [partial.pk for partial in partials], namespace=HOME, path=path)
+
+    return run
+
+
 def remove(path: str) -> Callable[[ManagedStorage], object]:
     def run(store: ManagedStorage) -> None:
         with suppress(ResourceNotFound):
@@ -144,42 +153,6 @@ def prove(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
 def remove_bucket(store: ManagedStorage) -> None:
     for bucket in Bucket.objects.all():
         store.remove_bucket(bucket)
-
-
-def upload_in_parts(path: str, content: bytes, **about: Any) -> Callable[[ManagedStorage], object]:
-    """Upload in three requests, each of which looks at every step whether it may go on; end it if that fails."""
-
-    def run(_store: ManagedStorage) -> None:
-        upload = resumable.begin("faults", namespace=HOME, path=path, length=len(content), **about)
-        cuts = (0, len(content) // 3, len(content) // 2, len(content))
-        try:
-            with patch.object(resumable, "LOOK_SECONDS", 0):
-                for start, end in pairwise(cuts):
-                    resumable.append(resumable.find(upload.pk, "faults"), start, Stream(content[start:end]))
-        except FailpointReached:
-            resumable.end(upload)
-            raise
-        except HashMismatch:
-            return
-
-    return run
-
-
-def put_together(path: str, *contents: bytes) -> Callable[[ManagedStorage], object]:
-    """Upload `contents` as partial uploads and make one object of them; end them all after it or if that fails."""
-
-    def run(_store: ManagedStorage) -> None:
-        partials = [resumable.begin("faults", length=len(content)) for content in contents]
-        try:
-            for partial, content in zip(partials, contents, strict=True):
-                resumable.append(partial, 0, Stream(content))
-            resumable.concatenate("faults", [partial.pk for partial in partials], namespace=HOME, path=path)
-        finally:
-            with ExitStack() as ends:
-                for partial in partials:
-                    ends.callback(resumable.end, partial)
-
-    return run
 
 
 def scrub_and_heal(store: ManagedStorage) -> None:
@@ -248,13 +221,16 @@ OPERATIONS = [
     Operation("put from a stream that breaks", _A, _A, broken_put("b", LARGE)),
     Operation("upload in parts", _A, _A | {"b": LARGE}, upload_in_parts("b", LARGE), keeps_parts=True),
     Operation("upload in parts with a wrong hash", _A, _A, upload_in_parts("b", LARGE, "0" * 96), keeps_parts=True),
+    Operation(
+        "put partial uploads together",
+        _A,
+        _A | {"b": SMALL + OTHER},
+        put_together("b", SMALL, OTHER),
+        keeps_parts=True,
+    ),
     Operation("remove the last reference", {"a": LARGE, "b": SMALL}, {"b": SMALL}, remove("a")),
     Operation("remove one of two references", _A | {"b": SMALL}, {"b": SMALL}, remove("a")),
     Operation("remove a bucket", _A | {"b": SMALL, "c": OTHER}, {}, remove_bucket),
-    Operation("upload in parts", _A, _A | {"b": LARGE}, upload_in_parts("b", LARGE)),
-    Operation("upload in parts in place of another content", {"a": SMALL}, {"a": OTHER}, upload_in_parts("a", OTHER)),
-    Operation("upload in parts with a wrong hash", _A, _A, upload_in_parts("b", OTHER, sha384=sha384(SMALL))),
-    Operation("put partial uploads together", _A, _A | {"b": SMALL + OTHER}, put_together("b", SMALL, OTHER)),
     Operation("copy", _A, _A | {"b": SMALL}, copy("a", "b")),
     Operation("move over another", _A | {"b": OTHER}, {"b": SMALL}, move("a", "b")),
     Operation("prove access", _A, _A | {"b": SMALL}, prove("b", SMALL)),
