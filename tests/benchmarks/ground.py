@@ -38,12 +38,15 @@ class Bytes:
 
 
 @contextmanager
-def deployment(*, postgresql: bool = False, **blobstore: Any) -> Iterator[Path]:
-    """Run mongod in memory, make a catalog, set Django up on both and yield a directory to work in.
+def deployment(*, postgresql: bool = False, on_disk: bool = False, **blobstore: Any) -> Iterator[Path]:
+    """Run mongod in memory unless `on_disk`, make a catalog, set Django up on both and yield a directory to work in.
 
     The catalog is in SQLite, or in PostgreSQL with fsync and lasting connections.
     """
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory, Mongod(None) as mongod:
+    with (
+        tempfile.TemporaryDirectory(dir=None if on_disk else "/dev/shm") as directory,
+        Mongod(Path(directory, "mongod") if on_disk else None) as mongod,
+    ):
         location = {"uri": mongod.uri, "database": "benchmark", "namespace": "blobs"}
         storages = {"blobstore": {"BACKEND": "django_blobstore.storages.GridFSStorage", "OPTIONS": location}}
         sqlite = {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{directory}/catalog.sqlite3", "OPTIONS": SQLITE}

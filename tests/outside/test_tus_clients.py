@@ -33,7 +33,7 @@ KILLS_AT = (5 * MIB, 14 * MIB)
 PATIENT = [100, 500, 1000, 1000, 2000, 2000, 3000, 3000]
 AUTHORIZATION = {"Authorization": "Basic " + b64encode(f"root:{api.PASSWORD}".encode()).decode()}
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 
 @pytest.fixture
