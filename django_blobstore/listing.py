@@ -114,9 +114,9 @@ def _page_of_wanted(namespace: Namespace, objects: ManagedResourceQuerySet, want
     if wanted.sha384:
         # The index of references has them all, unless they are so many that to sort them would take too long.
         having = ManagedResource.objects.within(namespace).filter(resource__sha384=wanted.sha384)
-        keys = list(having.values_list("pk", flat=True)[: EXAMINED + 1])
-        if len(keys) <= EXAMINED:
-            return _page_of(objects.filter(wanted.condition, pk__in=keys), limit)
+        paths = list(having.values_list("path", flat=True)[: EXAMINED + 1])
+        if len(paths) <= EXAMINED:
+            return _page_of(objects.filter(wanted.condition, path__in=paths), limit)
     # The last one to be looked at and, if there is any, one after it.
     paths = list(objects.values_list("path", flat=True)[EXAMINED - 1 : EXAMINED + 1])
     if len(paths) < 2:
