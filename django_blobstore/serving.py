@@ -32,6 +32,11 @@ _SHOWN_TYPES = {
 }
 # Some clients undo a percent encoding that nobody made, or take a backslash for what it stands before.
 _PLAIN_NAME = re.compile(r"[ !#$&-\[\]-~]+")
+# What a page of this site may load as a script, whatever else is said of it; and as what it is sent instead.
+_SCRIPTS = re.compile(
+    r"(?:application/(?:x-)?|text/(?:x-)?)(?:ecma|java)script|text/(?:jscript|livescript|javascript1\.[0-5])"
+)
+_TEXT = "text/plain"
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # RFC 9110, 5.6.2
 _MEDIA_TYPE = re.compile(rf'{_TOKEN}/{_TOKEN}(\s*;\s*{_TOKEN}=({_TOKEN}|"[ !#-\[\]-~]*"))*')
 
@@ -88,15 +93,26 @@ def headers(managed: ManagedResource, *, inline: bool = False) -> dict[str, str]
 
     They make it a download. With `inline`, raster images, audio, video and plain text may be shown instead.
     """
-    content_type = managed.content_type if is_media_type(managed.content_type) else UNKNOWN_TYPE
+    content_type = _harmless(managed.content_type)
     filename = managed.path.rpartition("/")[2]
-    kind = "inline" if inline and can_be_shown(content_type) else "attachment"
+    kind = "inline" if inline and can_be_shown(managed.content_type) else "attachment"
     return {
         "Content-Type": content_type,
         "Content-Disposition": _disposition(kind, filename),
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'",
     }
+
+
+def _harmless(content_type: str) -> str:
+    """Return the type to send content as, which with nosniff no browser takes for a script."""
+    if not is_media_type(content_type):
+        return UNKNOWN_TYPE
+    return _TEXT if _SCRIPTS.fullmatch(_essence(content_type)) else content_type
+
+
+def _essence(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def is_media_type(text: str) -> bool:
@@ -106,8 +122,8 @@ def is_media_type(text: str) -> bool:
 
 def can_be_shown(content_type: str) -> bool:
     """Whether a browser may show content of this type without running any of it."""
-    essence = content_type.partition(";")[0].strip().lower()
-    return essence in _SHOWN_TYPES or essence.startswith(_SHOWN_FAMILIES)
+    essence = _essence(content_type)
+    return is_media_type(content_type) and (essence in _SHOWN_TYPES or essence.startswith(_SHOWN_FAMILIES))
 
 
 def _started(file: BlobFile, blocks: Iterator[bytes]) -> Iterator[bytes]:

@@ -72,6 +72,15 @@ def test_what_is_no_media_type_is_sent_as_unknown_bytes(content_type: str) -> No
     assert sent(content_type)["Content-Disposition"].startswith("attachment")
 
 
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/javascript", "Application/X-JavaScript; charset=utf-8", "text/ecmascript", "text/jscript"],
+)
+def test_scripts_are_sent_as_text_that_no_page_can_load(content_type: str) -> None:
+    assert sent(content_type)["Content-Type"] == "text/plain"
+    assert sent(content_type)["Content-Disposition"].startswith("attachment")
+
+
 @pytest.mark.parametrize("content_type", ["text/html", "image/png", "nonsense"])
 @pytest.mark.parametrize("inline", [True, False])
 def test_every_answer_forbids_sniffing_and_runs_in_a_sandbox(content_type: str, inline: bool) -> None:
