@@ -247,13 +247,16 @@ class ManagedStorage(AsyncTwins):
             content_type=content_type,
         )
 
-    def proof_of_access_response(self, put_response: PutResponse, *, requester: str = "") -> ManagedResource:
+    def proof_of_access_response(
+        self, put_response: PutResponse, *, requester: str = "", condition: Condition | None = None
+    ) -> ManagedResource:
         """Check the answer to a put request and, if it is right, store the reference it asked for.
 
-        A request can be answered once. Raises `RequestNotFound` if `requester` has no such request, `RequestExpired`,
-        `ResponseMismatch`, `TooManyFailures`, and `ResourceDeleted` if the content is gone meanwhile.
+        A request can be answered once; if `condition`, which is that of `put`, raises, it was not. Raises
+        `RequestNotFound` if `requester` has no such request, `RequestExpired`, `ResponseMismatch`, `TooManyFailures`,
+        `ResourceDeleted` if the content is gone meanwhile, and what `condition` raises.
         """
-        return self._finish(put_requests.answer(self.catalog, put_response, requester))
+        return self._finish(put_requests.answer(self.catalog, put_response, requester, condition))
 
     def scope_of(self, namespace: Namespace) -> str:
         """Return whose content `namespace` shares; see the setting ``DEDUP_SCOPE``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hmac import compare_digest
 
 from django.core.files.base import File
@@ -14,7 +15,7 @@ from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 
 from django_blobstore import proof
-from django_blobstore.catalog import Change, Content, ResourceCatalog
+from django_blobstore.catalog import Change, Condition, Content, ResourceCatalog
 from django_blobstore.conf import conf
 from django_blobstore.errors import (
     RequestExpired,
@@ -83,7 +84,9 @@ def issue(
     return _challenge(request)
 
 
-def answer(catalog: ResourceCatalog, put_response: PutResponse, requester: str) -> Change:
+def answer(
+    catalog: ResourceCatalog, put_response: PutResponse, requester: str, condition: Condition | None = None
+) -> Change:
     """Use up the request that `put_response` answers and, if the answer is right, make the reference."""
     if not proof.is_request_id(put_response.request_id):
         raise RequestNotFound(put_response.request_id)
@@ -95,7 +98,7 @@ def answer(catalog: ResourceCatalog, put_response: PutResponse, requester: str) 
         request = requests.get()
         _check(catalog, request, put_response.sha384)
         reach("proof.checked")
-        return _refer(catalog, request)
+        return _refer(catalog, request, condition)
 
 
 def known_requests() -> PutRequestQuerySet:
@@ -188,11 +191,12 @@ def _whole(block: bytes, at_least: int) -> bytes:
     return block
 
 
-def _refer(catalog: ResourceCatalog, request: PutRequest) -> Change:
+def _refer(catalog: ResourceCatalog, request: PutRequest, condition: Condition | None) -> Change:
     content = Content(request.sha384, request.length)
     attributes = {"content_type": request.content_type, "metadata": {}}
+    refer = partial(catalog.refer, request.namespace, request.path, content, scope=request.scope)
     try:
-        return catalog.refer(request.namespace, request.path, content, scope=request.scope, attributes=attributes)
+        return refer(attributes=attributes, condition=condition)
     except ResourceNotFound as error:
         raise ResourceDeleted(request.sha384) from error
 

@@ -9,6 +9,7 @@ import pytest
 from django_blobstore.errors import ConditionFailed
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import ManagedResource
+from django_blobstore.proof import answer
 from tests.invariants import assert_empty, assert_settled
 from tests.stored import Stored
 from tests.streams import content_of, sha384
@@ -76,4 +77,18 @@ def test_a_copy_asks_about_what_is_there(database: str, stored: Stored) -> None:
         store.copy(source, BUCKET, "b", condition=absent)
     assert store.get(BUCKET, "b").read() == b"two"
     assert store.copy(source, BUCKET, "c", condition=absent).was_created
+    assert_settled(stored)
+
+
+def test_a_proof_whose_condition_fails_makes_nothing_and_can_be_given_again(database: str, stored: Stored) -> None:
+    store = ManagedStorage()
+    store.put(BUCKET, "original", b"content")
+    asked = store.put_request(BUCKET, "a", sha384(b"content"))
+    store.put(BUCKET, "a", b"meanwhile")
+    proof = answer(b"content", asked, sha384(b"content"))
+    with pytest.raises(ConditionFailed):
+        store.proof_of_access_response(proof, condition=absent)
+    assert store.get(BUCKET, "a").read() == b"meanwhile"
+    store.remove(BUCKET, "a")
+    assert store.proof_of_access_response(proof, condition=absent).was_created
     assert_settled(stored)

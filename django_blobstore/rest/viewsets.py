@@ -109,7 +109,7 @@ class BucketViewSet(StoreViewSet):
     serializer_class = BucketSerializer
 
     def list(self, request: Request) -> Response:
-        query = valid(BucketListQuery(data=request.query_params))
+        query = valid(BucketListQuery(data=request.query_params.dict()))
         buckets = listed_buckets(self.user).with_usage().order_by("pk")
         if query["after"]:
             buckets = buckets.filter(pk__gt=query["after"])
@@ -157,7 +157,7 @@ class ObjectListViewSet(StoreViewSet):
 
     def list(self, request: Request, **kwargs: str) -> Response:
         self.place.require("view")
-        query = valid(ListingQuery(data=request.query_params))
+        query = valid(ListingQuery(data=request.query_params.dict()))
         page = list_page(
             self.place.namespace,
             prefix=query["prefix"],
@@ -298,8 +298,11 @@ class ProofViewSet(StoreViewSet):
         requester = str(self.user.pk)
         asked = _find_put_request(request_id, requester)
         # The rights may have gone since it was asked for, and the bucket too.
-        Place.of_namespace(self.user, asked.namespace).require_put(asked.path)
-        return stored_response(request, ManagedStorage().proof_of_access_response(answer, requester=requester))
+        place = Place.of_namespace(self.user, asked.namespace)
+        place.require_put(asked.path)
+        condition = place.put_condition()
+        managed = ManagedStorage().proof_of_access_response(answer, requester=requester, condition=condition)
+        return stored_response(request, managed)
 
 
 def _bytes_of(
