@@ -12,6 +12,7 @@ from django.http import HttpResponse
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from django_blobstore import listing
 from django_blobstore.admin import objects, resources
 from django_blobstore.admin.base import StoreAdmin
 from django_blobstore.managed import ManagedStorage, Namespace
@@ -140,6 +141,22 @@ def test_no_page_counts_skips_or_scans_a_large_table(large: Bucket) -> None:
         addresses += set(pages_beside(response)).difference(addresses)
     assert not wrong, "\n".join(wrong)
     assert len(addresses) > 100
+
+
+@pytest.mark.parametrize("query", ["min_length=1", "max_length=0", "modified_since=2999-01-01T00:00:00Z"])
+def test_a_page_of_what_no_index_finds_looks_at_so_many_and_no_more(
+    large: Bucket, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    monkeypatch.setattr(listing, "EXAMINED", PER_PAGE)
+    alias, client, wrong = DATABASES["postgresql"], administrator(), []
+    for after in ("", "clients/50"):
+        with CaptureQueriesContext(connections[alias]) as queries:
+            page = client.get(f"/api/buckets/{large.pk}/objects/?after={after}&{query}").json()
+        assert page["next"]
+        # To skip what one page looks at is to look at it.
+        found = complaints(alias, queries, rows=ROWS_PER_PAGE)
+        wrong += [complaint for complaint in found if not complaint.startswith("OFFSET")]
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -112,6 +112,18 @@ def test_one_of_many_copies_that_want_the_path_to_be_free_gets_it(bucket: Bucket
     assert_settled(stored)
 
 
+def test_who_may_only_add_replaces_nothing_that_came_at_the_same_time(
+    bucket: Bucket, other: Bucket, stored: Stored
+) -> None:
+    adder = api.person("adder", "view_managedresource", "add_managedresource")
+    copies = [
+        partial(transfer, api.client(adder), "copy", f"buckets/{bucket.pk}", target_bucket=str(other.pk))
+        for _ in range(8)
+    ]
+    assert sorted(answer.status_code for answer in outcomes(*copies)) == [201] + [403] * 7
+    assert_settled(stored)
+
+
 BAD: dict[str, tuple[dict[str, Any], int, str]] = {
     "no source": ({"source": "not/there"}, 404, "resource-not-found"),
     "itself": ({"target": "a/b"}, 400, "same-object"),
