@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from django.http import HttpRequest, StreamingHttpResponse
 from django.test import AsyncRequestFactory, RequestFactory
+from hypothesis import given
+from hypothesis import strategies as st
 
 from django_blobstore.errors import ContentDamaged
 from django_blobstore.managed import ManagedStorage, Namespace
@@ -92,6 +96,23 @@ def test_every_answer_forbids_sniffing_and_runs_in_a_sandbox(content_type: str, 
 def test_a_media_type_keeps_its_parameters() -> None:
     quoted = 'text/plain; charset="utf-8"; format=flowed'
     assert sent(quoted)["Content-Type"] == quoted
+
+
+@given(st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/"), min_size=1))
+def test_every_name_of_a_file_is_told_as_it_is(name: str) -> None:
+    told = sent("image/png", path=f"folder/{name}")["Content-Disposition"]
+    parsed = re.fullmatch(r"""inline; filename="([^"%\\]+)"(?:; filename\*=UTF-8''([A-Za-z0-9_.~%-]+))?""", told)
+    assert parsed
+    plain, exact = parsed.groups()
+    assert plain.isascii()
+    assert (plain if exact is None else unquote(exact)) == name
+
+
+@pytest.mark.parametrize(
+    "name", ['say "hi".txt', "back\\slash", "100%25.txt", "été.txt", "a; filename=evil.exe", "日本"]
+)
+def test_names_that_clients_read_in_two_ways_are_told_in_two(name: str) -> None:
+    assert ("filename*=" in sent("image/png", path=name)["Content-Disposition"]) == (name != "a; filename=evil.exe")
 
 
 def answer(request: HttpRequest) -> StreamingHttpResponse:
