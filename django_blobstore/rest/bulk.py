@@ -15,7 +15,7 @@ from django_blobstore.listing import find_all
 from django_blobstore.managed import ManagedStorage, arriving_at
 from django_blobstore.namespaces import Namespace, check_path
 from django_blobstore.rest.problems import Problem, problem_of
-from django_blobstore.rest.serializers import ObjectSerializer
+from django_blobstore.rest.serializers import ObjectSerializer, TextField
 from django_blobstore.rest.viewsets import StoreViewSet, valid
 
 MAX_PATHS = 1000
@@ -27,7 +27,7 @@ class PathsSerializer(serializers.Serializer[Any]):
     """The paths that a request is about: at most 1000, of which each may be wrong by itself."""
 
     paths = serializers.ListField(
-        child=serializers.CharField(allow_blank=True, trim_whitespace=False), allow_empty=False, max_length=MAX_PATHS
+        child=TextField(allow_blank=True, trim_whitespace=False), allow_empty=False, max_length=MAX_PATHS
     )
 
 

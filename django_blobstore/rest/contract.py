@@ -273,7 +273,11 @@ _READS_IF = [
 _PUT_HEADERS = [
     *_CHANGES_IF,
     _in_header("X-Content-SHA384", "What the content must have, in hex; else 422.", ref("Sha384")),
-    _in_header("Repr-Digest", "The same by sha-256 or sha-512 (RFC 9530).", example="sha-256=:…:"),
+    _in_header(
+        "Repr-Digest",
+        "The same by sha-256 or sha-512 (RFC 9530).",
+        example="sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:",
+    ),
     _in_header("Content-Digest", "The same."),
 ]
 _LISTING = [
@@ -286,7 +290,7 @@ _LISTING = [
     _parameter("max_length", "query", _COUNT | {"maximum": MAX_BYTES}),
     _parameter("modified_since", "query", _TIME),
 ]
-_TUS = _parameter("Tus-Resumable", "header", {"const": "1.0.0"}) | {"required": True}
+_TUS = _parameter("Tus-Resumable", "header", {"type": "string", "const": "1.0.0"}) | {"required": True}
 _NUMBER = {"type": "string", "pattern": "^[0-9]{1,18}$"}
 _TUS_BYTES = {"required": False, "content": {"application/offset+octet-stream": {"schema": _BYTES}}}
 _TUS_OUT = {
@@ -528,7 +532,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         [
             _TUS,
             _in_header("Upload-Length", "How many bytes will come.", _NUMBER),
-            _in_header("Upload-Defer-Length", "1 if that is not known yet.", {"const": "1"}),
+            _in_header("Upload-Defer-Length", "1 if that is not known yet.", {"type": "string", "const": "1"}),
             _in_header("Upload-Metadata", "bucket (or namespace), path, sha384, content_type, each in base64."),
             _in_header("Upload-Concat", "'partial', or 'final;' and the URLs of partial uploads."),
             _CHECKSUM,
@@ -563,6 +567,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
 DISCOVER = Operation(
     "discover_{}", "Uploads", "Ask what of tus is spoken here", {204: {"description": "See the headers."}}
 )
+ANY_UPLOAD = _parameter("upload", "path", _TEXT, "Whether there is such an upload does not matter.")
 SHOW_UPLOAD = Operation(
     "show_upload",
     "Uploads",

@@ -15,7 +15,7 @@ from django_blobstore.errors import ResourceNotFound
 from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import ManagedResource
 from django_blobstore.rest.metadata import checked_metadata
-from django_blobstore.rest.serializers import ObjectSerializer, PathField
+from django_blobstore.rest.serializers import ObjectSerializer, PathField, TextField
 from django_blobstore.rest.viewsets import StoreViewSet, valid
 
 
@@ -32,7 +32,7 @@ class DescriptionSerializer(serializers.Serializer[Any]):
     """What to say of the object at `path` from now on; `metadata` is all there will be."""
 
     path = PathField()
-    content_type = serializers.CharField(required=False, allow_blank=True, max_length=255)
+    content_type = TextField(required=False, allow_blank=True, max_length=255)
     metadata = MetadataField(required=False)
 
     def validate_content_type(self, content_type: str) -> str:

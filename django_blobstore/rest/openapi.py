@@ -10,6 +10,7 @@ from drf_spectacular.plumbing import ComponentRegistry, ResolvedComponent
 from rest_framework.views import APIView
 
 from django_blobstore.rest.contract import (
+    ANY_UPLOAD,
     BUCKET,
     DISCOVER,
     OPERATIONS,
@@ -73,7 +74,7 @@ def _add_beside(operation: Schema, methods: Schema) -> None:
         methods["options"] = DISCOVER.as_dict("uploads", [], security)
     elif name == "append_to_upload":
         methods["head"] = SHOW_UPLOAD.as_dict("", [], security)
-        methods["options"] = DISCOVER.as_dict("upload", SHOW_UPLOAD.parameters[:1], security)
+        methods["options"] = DISCOVER.as_dict("upload", [ANY_UPLOAD], security)
 
 
 def _head_of(operation: Schema) -> Schema:

@@ -23,6 +23,15 @@ LISTING_FILTERS = {"sha384", "min_length", "max_length", "modified_since"}
 _TIME = serializers.DateTimeField()
 
 
+class TextField(serializers.CharField):
+    """Text, and nothing that would have to be made into text."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
 class BucketSerializer(serializers.ModelSerializer[Bucket]):
     """A bucket with what is in it; on input a `name`, and a `uuid` if the caller has one.
 
@@ -30,7 +39,7 @@ class BucketSerializer(serializers.ModelSerializer[Bucket]):
     """
 
     uuid = serializers.UUIDField(required=False)
-    name = serializers.CharField(max_length=150)
+    name = TextField(max_length=150)
     object_count = serializers.IntegerField(read_only=True, default=0)
     logical_bytes = serializers.IntegerField(read_only=True, default=0)
     stored_bytes = serializers.IntegerField(read_only=True, default=0)
@@ -165,7 +174,7 @@ class PutRequestSerializer(serializers.Serializer[RequestResponse]):
 
     path = PathField(write_only=True)
     sha384 = HashField(write_only=True)
-    content_type = serializers.CharField(write_only=True, default="", allow_blank=True, max_length=255)
+    content_type = TextField(write_only=True, default="", allow_blank=True, max_length=255)
     request_id = serializers.CharField(read_only=True)
     nonce = serializers.SerializerMethodField()
     ranges = serializers.ListField(child=serializers.ListField(child=serializers.IntegerField()), read_only=True)
@@ -181,4 +190,4 @@ class PutRequestSerializer(serializers.Serializer[RequestResponse]):
 class ProofSerializer(serializers.Serializer[Any]):
     """The answer to a put request, in hex."""
 
-    proof = serializers.CharField(max_length=200)
+    proof = TextField(max_length=200)

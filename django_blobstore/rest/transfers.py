@@ -15,7 +15,7 @@ from django_blobstore.models import ManagedResource
 from django_blobstore.rest.conditions import require_as_wanted
 from django_blobstore.rest.permissions import Place
 from django_blobstore.rest.problems import Problem
-from django_blobstore.rest.serializers import PathField
+from django_blobstore.rest.serializers import PathField, TextField
 from django_blobstore.rest.viewsets import StoreViewSet, stored_response, valid
 
 
@@ -27,7 +27,7 @@ class TransferSerializer(serializers.Serializer[Any]):
 
     source = PathField()  # type: ignore[assignment]  # a field of its own, which serializers take off the class
     target = PathField()
-    target_bucket = serializers.CharField(default=None, allow_null=True, max_length=150)
+    target_bucket = TextField(default=None, allow_null=True, max_length=150)
 
 
 class Transfer(NamedTuple):
