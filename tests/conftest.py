@@ -144,4 +144,6 @@ def stored(storage_kind: str, make_stored: Callable[[str], Stored], settings: Se
     """An empty storage of `storage_kind` under the alias "blobstore", which can tell what is left in it."""
     stored = make_stored(storage_kind)
     settings.STORAGES = {**settings.STORAGES, ALIAS: stored.options}
+    # Of threads that are the first to ask, each may make a storage of its own; in memory that is another one.
+    assert stored.storage
     return stored

@@ -40,15 +40,20 @@ def wait_until(holds: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def bytes_to_mongod(make_stored: Callable[[str], Stored], mongo_uri: str, settings: Settings) -> Iterator[Wire]:
-    """A proxy between the store and mongod; the client gives an answer 0.6 s."""
+def bytes_to_mongod(
+    make_stored: Callable[[str], Stored], mongo_uri: str, settings: Settings, way: str
+) -> Iterator[Wire]:
+    """A proxy between the store and mongod; the client gives an answer a second, unless it is to come slowly."""
     stored = make_stored("gridfs")
     with TcpProxy(urlsplit(mongo_uri).port or 27017) as proxy:
+        patience = 1000 * SECONDS if way == "slow" else 1000
         # Named so, the client does not look for other ways.
-        uri = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true&socketTimeoutMS=600"
-        options = stored.options["OPTIONS"] | {"uri": uri, "client_options": {"serverSelectionTimeoutMS": 600}}
+        uri = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true&socketTimeoutMS={patience}"
+        options = stored.options["OPTIONS"] | {"uri": uri, "client_options": {"serverSelectionTimeoutMS": 1000}}
         settings.STORAGES = {**settings.STORAGES, ALIAS: stored.options | {"OPTIONS": options}}
         settings.BLOBSTORE = {"DELETION_GRACE": 0}
+        # On a busy machine the first connection takes longer than the client waits.
+        wait_until(lambda: tried(lambda: stored.storage.exists("a")))
         yield Wire(proxy, stored)
 
 

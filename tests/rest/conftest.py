@@ -54,6 +54,7 @@ def stored(storage_kind: str, request: pytest.FixtureRequest, settings: Settings
     """The storage of `storage_kind` that all sites share, empty before each test."""
     stored: Stored = request.getfixturevalue(f"kept_{storage_kind}")
     settings.STORAGES = {**settings.STORAGES, ALIAS: stored.options}
+    assert stored.storage  # see the fixture of the same name in tests/conftest.py
     yield stored
     stored.clear()
 
