@@ -84,7 +84,7 @@ def upload(site: Site, file: Numbered, path: str) -> Figures:
         credentials = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         client = TusClient(f"{site.url}/api/uploads/", headers={"Authorization": f"Basic {credentials}"})
         about = {"metadata": {"path": path}, "chunk_size": CHUNK, "retries": 100, "retry_delay": 0.5}
-        client.uploader(file_stream=file, **about).upload()
+        client.uploader(file_stream=io.BufferedReader(file), **about).upload()
     finally:
         over.set()
         watcher.join()
@@ -93,7 +93,7 @@ def upload(site: Site, file: Numbered, path: str) -> Figures:
 
 
 def _watch(site: Site, length: int, figures: Figures, over: threading.Event) -> None:
-    from django.db import connection
+    from django.db import connections
 
     from django_blobstore.models import ResumableUpload
 
@@ -110,7 +110,7 @@ def _watch(site: Site, length: int, figures: Figures, over: threading.Event) -> 
             for worker in workers:
                 os.kill(worker.pid, signal.SIGKILL)
                 figures.killed.append(worker.pid)
-    connection.close()
+    connections.close_all()
 
 
 def _peak(pid: int) -> float:

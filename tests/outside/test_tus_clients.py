@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from django.db import connections
 from tusclient.client import TusClient
 
 from django_blobstore.managed import ManagedStorage, Namespace
@@ -77,6 +78,7 @@ def workers_killed(site: servers.Site, offsets: tuple[int, ...] = KILLS_AT) -> I
                 time.sleep(0.01)
             if not over.is_set():
                 killed.extend(_kill_workers(site))
+        connections.close_all()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
