@@ -28,6 +28,9 @@ from tests.stored import ALIAS, Stored, StoredInFiles, StoredInMemory, in_gridfs
 IN_CI = bool(os.environ.get("CI"))
 LASTING_TABLES = {"auth_permission", "django_content_type"}
 DATABASES = {"sqlite": "default", "postgresql": "postgres"}
+# Which storage is tested beside which database, where a test asks for both: each of either, but not each with each.
+PAIRS = {"sqlite": "files", "postgresql": "gridfs"}
+EVERY_PAIR = bool(os.environ.get("BLOBSTORE_EVERY_PAIR"))
 
 
 def pytest_configure() -> None:
@@ -43,6 +46,20 @@ def pytest_configure() -> None:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(test_settings.TEST_DIRECTORY, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the pairs of a database and a storage that are not in PAIRS, unless they are asked for."""
+    spare = [item for item in items if not EVERY_PAIR and _is_spare(item)]
+    config.hook.pytest_deselected(items=spare)
+    items[:] = [item for item in items if item not in set(spare)]
+
+
+def _is_spare(item: pytest.Item) -> bool:
+    chosen = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    asked_for = any("storage_kind" in marker.args[0] for marker in item.iter_markers("parametrize"))
+    database, kind = chosen.get("database"), chosen.get("storage_kind")
+    return bool(database and kind in PAIRS.values()) and not asked_for and PAIRS[database] != kind
 
 
 def need(present: object, what: str) -> None:
