@@ -15,17 +15,31 @@ from django.utils import timezone
 from django_blobstore.models import (
     Bucket,
     ManagedResource,
+    Measurement,
     PendingFile,
     PutRequest,
+    Ranking,
     Resource,
     ResumableUpload,
+    UpkeepRun,
     UploadPart,
     after_prefix,
 )
 from django_blobstore.namespaces import Namespace
 from tests.streams import sha384
 
-OUR_MODELS = [Bucket, ManagedResource, PendingFile, PutRequest, Resource, ResumableUpload, UploadPart]
+OUR_MODELS = [
+    Bucket,
+    ManagedResource,
+    Measurement,
+    PendingFile,
+    PutRequest,
+    Ranking,
+    Resource,
+    ResumableUpload,
+    UpkeepRun,
+    UploadPart,
+]
 NOW = timezone.now()
 BUCKET = Namespace(bucket="photos")
 
@@ -97,6 +111,18 @@ def two_parts_at_one_offset() -> None:
         UploadPart.objects.create(upload=upload, offset=0, file_id=file)
 
 
+def measured(**columns: Any) -> None:
+    for _ in range(2):
+        Measurement.objects.create(
+            day=NOW.date(), measured_at=NOW, object_count=0, logical_bytes=0, stored_bytes=0, **columns
+        )
+
+
+def ranked(**columns: Any) -> None:
+    for _ in range(2):
+        Ranking.objects.create(by=Ranking.By.LENGTH, measured_at=NOW, **columns)
+
+
 VIOLATIONS: dict[str, Callable[[], None]] = {
     "blobstore_resource_is_referenced": no_reference,
     "blobstore_resource_once_per_scope": one_content_twice,
@@ -108,6 +134,10 @@ VIOLATIONS: dict[str, Callable[[], None]] = {
     "blobstore_pending_arrives_or_leaves": arriving_and_leaving,
     "blobstore_resumable_within_length": more_than_its_length,
     "blobstore_part_once_per_offset": two_parts_at_one_offset,
+    "blobstore_bucket_measured_once_a_day": lambda: measured(bucket=bucket()),
+    "blobstore_store_measured_once_a_day": measured,
+    "blobstore_bucket_ranked_once": lambda: ranked(bucket=bucket()),
+    "blobstore_store_ranked_once": ranked,
 }
 
 
