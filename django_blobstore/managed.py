@@ -15,6 +15,7 @@ from uuid import UUID
 
 from django.db import Error, router, transaction
 from django.db.models import QuerySet
+from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from django_blobstore import put_requests
@@ -28,7 +29,7 @@ from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resuma
 from django_blobstore.namespaces import MAX_SCOPE_LENGTH, Namespace, clean_path
 from django_blobstore.proof import PutResponse, RequestResponse
 from django_blobstore.resource_storage import ResourceStorage
-from django_blobstore.rows import find_object
+from django_blobstore.rows import find_object, lock_object
 from django_blobstore.upkeep import expunge
 from django_blobstore.upload import Upload
 
@@ -221,6 +222,25 @@ class ManagedStorage(AsyncTwins):
         self.remove(managed.namespace, managed.path, condition=partial(_require_same, managed))
         return moved
 
+    def describe(
+        self,
+        namespace: Namespace,
+        path: str,
+        *,
+        content_type: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        condition: Condition | None = None,
+    ) -> ManagedResource:
+        """Set what is said of the object at `path`, as far as it is given, touch no byte of it, and return it.
+
+        `condition` is asked in the transaction about the object there is. Raises `ResourceNotFound`, `CatalogBusy`,
+        and what `condition` raises.
+        """
+        path = clean_path(path)
+        given = {"content_type": content_type, "metadata": None if metadata is None else dict(metadata)}
+        said = {name: value for name, value in given.items() if value is not None}
+        return self.catalog.transact(lambda: self._describe(namespace, path, said, condition))
+
     def put_request(
         self,
         namespace: Namespace,
@@ -230,12 +250,13 @@ class ManagedStorage(AsyncTwins):
         requester: str = "",
         readable: QuerySet[ManagedResource] | None = None,
         content_type: str = "",
+        metadata: Mapping[str, Any] | None = None,
     ) -> RequestResponse:
         """Ask to refer to the stored content `sha384` (hex) at `path`, by proving to hold it; reads no bytes.
 
         Only `requester` can answer. With ``PROOF_SCOPE = "readable"`` the content must be that of one of the objects
-        `readable`, if given. Raises `ResourceNotFound` if the content is not there for the asking, `UploadPending`
-        while it is arriving, and `TooManyFailures`.
+        `readable`, if given. `content_type` and `metadata` are what the object will have. Raises `ResourceNotFound`
+        if the content is not there for the asking, `UploadPending` while it is arriving, and `TooManyFailures`.
         """
         return put_requests.issue(
             namespace,
@@ -245,6 +266,7 @@ class ManagedStorage(AsyncTwins):
             requester=requester,
             readable=readable,
             content_type=content_type,
+            metadata=metadata or {},
         )
 
     def proof_of_access_response(
@@ -284,6 +306,22 @@ class ManagedStorage(AsyncTwins):
         removed = self.remove_all(ManagedResource.objects.filter(bucket_id=bucket.pk))
         Bucket.objects.using(self.catalog.using).filter(pk=bucket.pk).delete()
         return removed
+
+    def _describe(
+        self, namespace: Namespace, path: str, said: dict[str, Any], condition: Condition | None
+    ) -> ManagedResource:
+        managed = lock_object(self.catalog.using, namespace, path)
+        if managed is None:
+            raise ResourceNotFound(path)
+        if condition:
+            condition(managed)
+        if said:
+            for name, value in said.items():
+                setattr(managed, name, value)
+            # Caches that ask by date are to learn of it: the entity tag tells of the bytes alone.
+            managed.modified_at = timezone.now()
+            managed.save(using=self.catalog.using, update_fields=[*said, "modified_at"])
+        return managed
 
     def _finish(self, change: Change) -> ManagedResource:
         """Delete, after the commit, the files that `change` left without use; a sweep does what fails."""

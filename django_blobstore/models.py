@@ -389,6 +389,7 @@ class PutRequest(MeantForNamespace):
     sha384 = models.CharField("SHA-384", max_length=96)
     length = models.PositiveBigIntegerField(_("length in bytes"))
     content_type = models.CharField(_("content type"), max_length=255, blank=True, default="")
+    metadata = models.JSONField(_("metadata"), blank=True, default=dict)
     algorithm = models.CharField(_("algorithm"), max_length=20)
     nonce = models.BinaryField(_("nonce"), max_length=32)
     ranges = models.JSONField(_("ranges"))
@@ -426,6 +427,10 @@ class PendingFileQuerySet(QuerySet["PendingFile"]):
     def aimed_at(self, namespace: Namespace, *paths: str) -> PendingFileQuerySet:
         """Files that are to become the objects at `paths`."""
         return self.filter(Q(bucket_id=namespace.bucket_id), user=namespace.user, managed_path__in=paths)
+
+    def declared(self, scope: str, sha384: str) -> PendingFileQuerySet:
+        """Files of which it was said that they will have this hash."""
+        return self.filter(scope=scope, declared_sha384=sha384)
 
     def abandoned(self) -> PendingFileQuerySet:
         """Uploads whose lease has run out."""
@@ -533,6 +538,10 @@ class ResumableUploadQuerySet(QuerySet["ResumableUpload"]):
         """Uploads that are to become the objects at `paths`."""
         return self.filter(Q(bucket_id=namespace.bucket_id), user=namespace.user, path__in=paths)
 
+    def declared(self, scope: str, sha384: str) -> ResumableUploadQuerySet:
+        """Uploads of which it was said that they will have this hash."""
+        return self.filter(scope=scope, sha384=sha384)
+
     def end(self) -> int:
         """Delete the uploads, give up the files of their parts, and return how many uploads there were."""
         ids = list(self.select_for_update().values_list("pk", flat=True))
@@ -560,8 +569,10 @@ class ResumableUpload(MeantForNamespace):
     id = models.CharField(_("upload id"), primary_key=True, max_length=22, editable=False)
     requester = models.CharField(_("requester"), max_length=MAX_USER_LENGTH, blank=True, default="")
     path = models.CharField(_("path"), max_length=MAX_PATH_BYTES, blank=True, default="")
+    scope = models.CharField(_("scope"), max_length=MAX_SCOPE_LENGTH, blank=True, default="")
     sha384 = models.CharField(_("declared SHA-384"), max_length=96, blank=True, default="")
     content_type = models.CharField(_("content type"), max_length=255, blank=True, default="")
+    metadata = models.JSONField(_("metadata"), blank=True, default=dict)
     length = models.PositiveBigIntegerField(_("length in bytes"), null=True, blank=True)
     offset = models.PositiveBigIntegerField(_("bytes arrived"), default=0)
     partial = models.BooleanField(_("part of another upload"), default=False)
@@ -579,6 +590,7 @@ class ResumableUpload(MeantForNamespace):
         verbose_name_plural = _("resumable uploads")
         indexes = [
             models.Index(fields=["bucket", "user", "path"], name="blobstore_resumable_target"),
+            models.Index(fields=["sha384"], condition=~Q(sha384=""), name="blobstore_resumable_declared"),
             models.Index(fields=["expires_at"], name="blobstore_resumable_expiry"),
         ]
         constraints = [

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hmac import compare_digest
+from typing import Any
 
 from django.core.files.base import File
 from django.db import router
@@ -34,6 +35,7 @@ from django_blobstore.models import (
     PutRequestQuerySet,
     Resource,
     ResourceQuerySet,
+    ResumableUpload,
     start_of_day,
 )
 from django_blobstore.namespaces import Namespace
@@ -53,6 +55,7 @@ def issue(
     requester: str,
     readable: QuerySet[ManagedResource] | None,
     content_type: str,
+    metadata: Mapping[str, Any],
 ) -> RequestResponse:
     """Write down a challenge for the content `sha384` of `scope`; no stored byte is read for it.
 
@@ -74,6 +77,7 @@ def issue(
         sha384=sha384,
         length=resource.length,
         content_type=content_type,
+        metadata=dict(metadata),
         algorithm=algorithm,
         nonce=proof.new_nonce(),
         ranges=proof.draw_ranges(resource.length, seed, algorithm=algorithm),
@@ -146,8 +150,9 @@ def _resources() -> ResourceQuerySet:
 
 
 def _is_arriving(scope: str, sha384: str) -> bool:
-    files = PendingFile.objects.using(router.db_for_write(PendingFile))
-    return files.filter(scope=scope, declared_sha384=sha384).arriving().exists()
+    files = PendingFile.objects.using(router.db_for_write(PendingFile)).declared(scope, sha384)
+    uploads = ResumableUpload.objects.using(router.db_for_write(ResumableUpload)).declared(scope, sha384)
+    return files.arriving().exists() or uploads.arriving().exists()
 
 
 def _check(catalog: ResourceCatalog, request: PutRequest, given: str) -> None:
@@ -193,7 +198,7 @@ def _whole(block: bytes, at_least: int) -> bytes:
 
 def _refer(catalog: ResourceCatalog, request: PutRequest, condition: Condition | None) -> Change:
     content = Content(request.sha384, request.length)
-    attributes = {"content_type": request.content_type, "metadata": {}}
+    attributes = {"content_type": request.content_type, "metadata": request.metadata}
     refer = partial(catalog.refer, request.namespace, request.path, content, scope=request.scope)
     try:
         return refer(attributes=attributes, condition=condition)

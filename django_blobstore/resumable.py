@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from secrets import token_urlsafe
 from typing import Any
@@ -21,9 +21,9 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from django_blobstore.arrival import Arrival
-from django_blobstore.catalog import ResourceCatalog, StoredFile
+from django_blobstore.catalog import Condition, ResourceCatalog, StoredFile
 from django_blobstore.conf import conf
-from django_blobstore.digests import HashingReader, Readable
+from django_blobstore.digests import HashingReader, Readable, clean_hash
 from django_blobstore.errors import (
     ContentTooLarge,
     HashMismatch,
@@ -73,11 +73,13 @@ def begin(
     length: int | None = None,
     sha384: str = "",
     content_type: str = "",
+    metadata: Mapping[str, Any] | None = None,
     said: dict[str, str] | None = None,
 ) -> ResumableUpload:
     """Write down an upload of `length` bytes, None if that is not known yet, to become the object at `path`.
 
-    Without a `path` it is to be part of another upload; see `concatenate`. Raises `ContentTooLarge` and `InvalidPath`.
+    Without a `path` it is to be part of another upload; see `concatenate`. `sha384` is in hex. Raises
+    `ContentTooLarge`, `InvalidPath` and `InvalidHash`.
     """
     _check_length(length)
     namespace = namespace or Namespace()
@@ -89,8 +91,10 @@ def begin(
         path=clean_path(path) if path else "",
         partial=not path,
         length=length,
-        sha384=sha384,
+        scope=ManagedStorage().scope_of(namespace) if path else "",
+        sha384=clean_hash(sha384) if sha384 else "",
         content_type=content_type,
+        metadata=dict(metadata or {}),
         said=said or {},
         lease_until=Now() + timedelta(seconds=conf.LEASE),
         expires_at=Now() + _lifetime(),
@@ -120,16 +124,19 @@ def append(
     *,
     length: int | None = None,
     digest: tuple[str, str] | None = None,
+    condition: Condition | None = None,
 ) -> ResumableUpload:
     """Add what `stream` gives to `upload`, from `offset` on; with its last byte it becomes an object.
 
     `length` tells that of an upload begun without. `digest` is an algorithm of hashlib and a hash in hex which the
     bytes of `stream` must have: then they count as a whole or not at all. Otherwise all bytes count that came before
-    `stream` or the storage failed. Raises `OffsetMismatch`, `PartMismatch`, `LengthMismatch`, `ContentTooLarge`,
-    `UploadLocked` when a newer request takes the upload, `UploadNotFound`, `UploadExpired`, and what
-    `ManagedStorage.put` raises: after a `HashMismatch` the upload is gone.
+    `stream` or the storage failed. `condition` is that of `ManagedStorage.put`, asked when the object is made.
+
+    Raises `OffsetMismatch`, `PartMismatch`, `LengthMismatch`, `ContentTooLarge`, `UploadLocked` when a newer request
+    takes the upload, `UploadNotFound`, `UploadExpired`, and what `ManagedStorage.put` raises: after a `HashMismatch`
+    the upload is gone.
     """
-    turn = _Turn(upload)
+    turn = _Turn(upload, condition)
     if upload.is_whole and offset == upload.offset:
         return upload
     turn.take(offset, length)
@@ -138,11 +145,18 @@ def append(
 
 
 def concatenate(
-    requester: str, ids: Sequence[str], *, namespace: Namespace, path: str, **about: Any
+    requester: str,
+    ids: Sequence[str],
+    *,
+    namespace: Namespace,
+    path: str,
+    condition: Condition | None = None,
+    **about: Any,
 ) -> ResumableUpload:
     """Make the object at `path` of the partial uploads `ids`, one after the other, and return its upload.
 
-    They stay for a while, so that the request can be repeated. `about` are further arguments of `begin`. Raises
+    They stay for a while, so that the request can be repeated. `condition` is that of `ManagedStorage.put`, and
+    `about` are further arguments of `begin`. Raises
     `UploadUnfinished` for an upload that is not partial and whole, `UploadNotFound`, `UploadExpired`, and what
     `ManagedStorage.put` raises.
     """
@@ -153,7 +167,7 @@ def concatenate(
     length = sum(partial.offset for partial in partials)
     upload = begin(requester, namespace=namespace, path=path, length=length, **about)
     try:
-        _Turn(upload).concatenate(partials)
+        _Turn(upload, condition).concatenate(partials)
     except Exception:
         end(upload)
         raise
@@ -171,8 +185,9 @@ def end(upload: ResumableUpload) -> None:
 class _Turn:
     """The turn of one request at `upload`, which lasts until a newer one takes it."""
 
-    def __init__(self, upload: ResumableUpload) -> None:
+    def __init__(self, upload: ResumableUpload, condition: Condition | None) -> None:
         self.upload = upload
+        self.condition = condition
         self.length = upload.length
         self.catalog = ResourceCatalog()
         self.storage = ResourceStorage()
@@ -331,7 +346,9 @@ class _Turn:
                 length,
                 check_hash=self.upload.sha384,
                 content_type=self.upload.content_type,
+                metadata=self.upload.metadata,
                 create_bucket=False,
+                condition=self.condition,
                 alongside=settle,
             )
         self.upload.refresh_from_db()

@@ -36,7 +36,16 @@ def arriving_content(request: HttpRequest, path: str) -> ArrivingContent:
     """Return the body of `request` unread. Raises `Problem` and `InvalidHash` for headers that cannot be honoured."""
     _refuse_parts_and_encodings(request)
     stream, length = _stream(request)
-    return ArrivingContent(BodyReader(stream), length, _digests(request), _content_type(request, path))
+    content_type = kept_content_type(request.META.get("CONTENT_TYPE") or "", path)
+    return ArrivingContent(BodyReader(stream), length, _digests(request), content_type)
+
+
+def kept_content_type(given: str, path: str) -> str:
+    """Return the media type `given`, or else the one that the ending of `path` tells, or "" if none does."""
+    if len(given) <= 255 and serving.is_media_type(given):
+        return given
+    guessed, encoding = mimetypes.guess_type(path)
+    return "" if encoding else guessed or ""
 
 
 class HasRead(Protocol):
@@ -106,11 +115,3 @@ def _digests(request: HttpRequest) -> dict[str, str]:
     sha384 = request.headers.get("X-Content-SHA384")
     digests = announced_digests(request)
     return digests if sha384 is None else digests | {"sha384": clean_hash(sha384)}
-
-
-def _content_type(request: HttpRequest, path: str) -> str:
-    given = request.META.get("CONTENT_TYPE") or ""
-    if len(given) <= 255 and serving.is_media_type(given):
-        return given
-    guessed, encoding = mimetypes.guess_type(path)
-    return "" if encoding else guessed or ""

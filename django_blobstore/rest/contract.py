@@ -88,6 +88,12 @@ _BUCKET_OUT = {
 }
 _NAME_IN = {"type": "string", "minLength": 1, "maxLength": 150, "pattern": r"^[!-~](?:[ -~]*[!-~])?$"}
 _QUOTA_IN = _or_null(_COUNT) | {"maximum": MAX_BYTES}
+_METADATA_IN = {
+    "type": "object",
+    "maxProperties": MAX_NAMES,
+    "propertyNames": {"pattern": "^[a-z0-9]{1,20}$"},
+    "additionalProperties": {"type": "string", "maxLength": 20, "pattern": "^[ -~]*$"},
+}
 _CONTENT_TYPE_IN = _TEXT | {"maxLength": 255, "pattern": "^[a-z]+/[a-z]+$|^$"}
 _TRANSFER_EXAMPLE = {"source": "2026/hello.txt", "target": "copy.txt"}
 _PATHS_EXAMPLE = {"paths": ["2026/hello.txt", "not there"]}
@@ -140,12 +146,7 @@ SCHEMAS: dict[str, Schema] = {
         {
             "path": ref("Path"),
             "content_type": _CONTENT_TYPE_IN,
-            "metadata": {
-                "type": "object",
-                "maxProperties": MAX_NAMES,
-                "propertyNames": {"pattern": "^[a-z0-9]{1,20}$"},
-                "additionalProperties": {"type": "string", "maxLength": 20, "pattern": "^[ -~]*$"},
-            },
+            "metadata": _METADATA_IN,
         },
         closed=False,
         examples=[{"path": "2026/hello.txt", "content_type": "text/plain", "metadata": {"author": "Ann"}}],
@@ -183,7 +184,12 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "PutRequest": _object(
         ["path", "sha384"],
-        {"path": ref("Path"), "sha384": ref("Sha384"), "content_type": _TEXT | {"maxLength": 255}},
+        {
+            "path": ref("Path"),
+            "sha384": ref("Sha384"),
+            "content_type": _CONTENT_TYPE_IN,
+            "metadata": _METADATA_IN,
+        },
         closed=False,
         examples=[{"path": "proven.txt", "sha384": _HASH}],
     ),
@@ -469,9 +475,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "describe_{}object",
         "Objects",
         "Set the content type and metadata of an object",
-        {200: _json("Object", "The object as it is now.")},
-        (*_JSON_IN, 507),
-        body=_json_body("Description"),
+        {200: _json("Object", "The object as it is now.", "ETag")},
+        (*_JSON_IN, 412, 507),
+        _CHANGES_IF,
+        _json_body("Description"),
     ),
     ("SigningViewSet", "create"): Operation(
         "sign_{}url",
@@ -533,7 +540,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             _TUS,
             _in_header("Upload-Length", "How many bytes will come.", _NUMBER),
             _in_header("Upload-Defer-Length", "1 if that is not known yet.", {"type": "string", "const": "1"}),
-            _in_header("Upload-Metadata", "bucket (or namespace), path, sha384, content_type, each in base64."),
+            _in_header("Upload-Metadata", "bucket (or namespace), path, sha384, content_type, meta-…, in base64."),
             _in_header("Upload-Concat", "'partial', or 'final;' and the URLs of partial uploads."),
             _CHECKSUM,
         ],

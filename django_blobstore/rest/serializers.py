@@ -8,10 +8,12 @@ from typing import Any
 from rest_framework import serializers
 from rest_framework.exceptions import PermissionDenied
 
+from django_blobstore import serving
 from django_blobstore.digests import clean_hash
 from django_blobstore.models import Bucket, ManagedResource
 from django_blobstore.namespaces import check_path
 from django_blobstore.proof import RequestResponse
+from django_blobstore.rest.metadata import checked_metadata
 from django_blobstore.rest.paths import absolute_url, object_url
 from django_blobstore.rest.quotas import may_see_quota, may_set_quotas
 
@@ -169,12 +171,37 @@ class HashField(serializers.Field[str, Any, str, Any]):
         return value
 
 
+class ContentTypeField(TextField):
+    """A media type, or nothing."""
+
+    default_error_messages = {"no_media_type": "It is a media type, like text/plain, or empty for none."}
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_blank=True, max_length=255, **options)
+
+    def to_internal_value(self, data: Any) -> str:
+        given = super().to_internal_value(data)
+        if given and not serving.is_media_type(given):
+            self.fail("no_media_type")
+        return given
+
+
+class MetadataField(serializers.DictField):
+    """Metadata; a `Problem` says what is wrong with any other."""
+
+    child = serializers.CharField(allow_blank=True, trim_whitespace=False)
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        return checked_metadata(data) if isinstance(data, dict) else super().to_internal_value(data)
+
+
 class PutRequestSerializer(serializers.Serializer[RequestResponse]):
     """A put request: on input what to refer to and where, on output what to prove."""
 
     path = PathField(write_only=True)
     sha384 = HashField(write_only=True)
-    content_type = TextField(write_only=True, default="", allow_blank=True, max_length=255)
+    content_type = ContentTypeField(write_only=True, default="")
+    metadata = MetadataField(write_only=True, default=dict)
     request_id = serializers.CharField(read_only=True)
     nonce = serializers.SerializerMethodField()
     ranges = serializers.ListField(child=serializers.ListField(child=serializers.IntegerField()), read_only=True)

@@ -6,7 +6,6 @@ import base64
 import binascii
 import hashlib
 import io
-import mimetypes
 import re
 import uuid
 from typing import Any, NamedTuple
@@ -20,14 +19,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 
-from django_blobstore import resumable, serving
+from django_blobstore import resumable
+from django_blobstore.catalog import Condition
 from django_blobstore.conf import conf
-from django_blobstore.digests import Readable, clean_hash
+from django_blobstore.digests import Readable
 from django_blobstore.errors import LengthMismatch, UploadNotFound
 from django_blobstore.models import ResumableUpload
 from django_blobstore.namespaces import check_path
 from django_blobstore.rest import limits
-from django_blobstore.rest.body import UNKNOWN_LENGTH, arriving_content
+from django_blobstore.rest.body import UNKNOWN_LENGTH, arriving_content, kept_content_type
+from django_blobstore.rest.metadata import checked_metadata
 from django_blobstore.rest.paths import absolute_url, object_url
 from django_blobstore.rest.permissions import Place
 from django_blobstore.rest.problems import Problem
@@ -42,6 +43,8 @@ MEDIA_TYPE = "application/offset+octet-stream"
 _ID = re.compile("[A-Za-z0-9_-]{1,22}")
 _NUMBER = re.compile("[0-9]{1,18}")
 _FINAL = "final;"
+# How a key begins that names metadata of the object.
+_META = "meta-"
 
 
 class Arriving(NamedTuple):
@@ -108,10 +111,8 @@ class UploadViewSet(StoreViewSet):
         found = self._find(upload)
         if found.said.get("Upload-Concat", "").startswith(_FINAL):
             raise Problem(403, "upload-is-final", "Nothing can be added to an upload made of others.")
-        if not found.partial:
-            # The rights may have gone since it was begun, and the bucket too.
-            Place.of_namespace(self.user, found.namespace).require_put(found.path)
-        return Response(status=204, headers=self._headers(self._append(found, offset, self._arriving())))
+        condition = None if found.partial else self._still_allowed(found)
+        return Response(status=204, headers=self._headers(self._append(found, offset, self._arriving(), condition)))
 
     def destroy(self, request: Request, upload: str) -> Response:
         resumable.end(self._find(upload))
@@ -120,15 +121,25 @@ class UploadViewSet(StoreViewSet):
     def _begin(self, *, is_partial: bool) -> ResumableUpload:
         length = self._length()
         target = {} if is_partial else self._target(UNKNOWN_LENGTH if length is None else length)
+        condition = target.pop("condition", None)
         first = self._arriving() if self._brings_bytes else Arriving(io.BytesIO(), 0)
         upload = resumable.begin(self._requester, length=length, said=self._said(), **target)
-        return self._append(upload, 0, first) if self._brings_bytes or length == 0 else upload
+        return self._append(upload, 0, first, condition) if self._brings_bytes or length == 0 else upload
 
-    def _append(self, upload: ResumableUpload, offset: int, arriving: Arriving) -> ResumableUpload:
+    def _still_allowed(self, upload: ResumableUpload) -> Condition:
+        """Return what the commit asks; the rights may have gone since the upload was begun, and the bucket too."""
+        place = Place.of_namespace(self.user, upload.namespace)
+        place.require_put(upload.path)
+        return place.put_condition()
+
+    def _append(
+        self, upload: ResumableUpload, offset: int, arriving: Arriving, condition: Condition | None
+    ) -> ResumableUpload:
         if upload.length is not None and offset + arriving.length > upload.length:
             raise LengthMismatch(upload.length, offset + arriving.length)
         length = self._number("Upload-Length")
-        return resumable.append(upload, offset, arriving.stream, length=length, digest=arriving.digest)
+        wanted: dict[str, Any] = {"length": length, "digest": arriving.digest, "condition": condition}
+        return resumable.append(upload, offset, arriving.stream, **wanted)
 
     @property
     def _brings_bytes(self) -> bool:
@@ -155,8 +166,10 @@ class UploadViewSet(StoreViewSet):
         return {
             "namespace": place.namespace,
             "path": path,
-            "sha384": clean_hash(said["sha384"]) if said.get("sha384") else "",
-            "content_type": _content_type(said.get("content_type") or said.get("filetype") or "", path),
+            "sha384": said.get("sha384", ""),
+            "content_type": kept_content_type(said.get("content_type") or said.get("filetype") or "", path),
+            "metadata": checked_metadata(_metadata(said)),
+            "condition": place.put_condition(),
         }
 
     def _place(self, said: dict[str, str]) -> Place:
@@ -235,18 +248,15 @@ def _parse_metadata(header: str) -> dict[str, str]:
     return said
 
 
+def _metadata(said: dict[str, str]) -> dict[str, str]:
+    return {key.lower().removeprefix(_META): value for key, value in said.items() if key.lower().startswith(_META)}
+
+
 def _decoded(header: str, text: str) -> bytes:
     try:
         return base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):
         raise _malformed(header, "a value is not base64") from None
-
-
-def _content_type(given: str, path: str) -> str:
-    if len(given) <= 255 and serving.is_media_type(given):
-        return given
-    guessed, encoding = mimetypes.guess_type(path)
-    return "" if encoding else guessed or ""
 
 
 def _malformed(header: str, fault: str) -> Problem:

@@ -30,7 +30,7 @@ from django_blobstore.namespaces import Namespace
 from django_blobstore.proof import PutResponse
 from django_blobstore.put_requests import known_requests
 from django_blobstore.rest import limits, problems
-from django_blobstore.rest.body import SmallJSONParser, arriving_content
+from django_blobstore.rest.body import SmallJSONParser, arriving_content, kept_content_type
 from django_blobstore.rest.conditions import entity_tag, is_conditional, require_as_wanted
 from django_blobstore.rest.metadata import sent_metadata
 from django_blobstore.rest.paths import absolute_url, object_path
@@ -281,7 +281,8 @@ class PutRequestViewSet(StoreViewSet):
             wanted["sha384"],
             requester=str(self.user.pk),
             readable=self.place.readable(),
-            content_type=wanted["content_type"],
+            content_type=kept_content_type(wanted["content_type"], wanted["path"]),
+            metadata=wanted["metadata"],
         )
         url = absolute_url(request._request, "put-request", request_id=challenge.request_id)
         return Response(self.get_serializer(challenge).data, status=201, headers={"Location": url})

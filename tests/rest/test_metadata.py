@@ -45,9 +45,10 @@ def put(client: APIClient, bucket: Bucket, metadata: dict[str, str]) -> Any:
     return client.generic("PUT", f"/api/buckets/{bucket.pk}/objects/x", b"content", "text/x", headers=headers)
 
 
-def describe(client: APIClient, bucket: Bucket, **said: Any) -> Any:
+def describe(client: APIClient, bucket: Bucket, headers: dict[str, str] | None = None, **said: Any) -> Any:
     document = json.dumps({"path": "x", **said})  # with lone surrogates as ASCII, unlike the client's own encoder
-    return client.generic("POST", f"/api/buckets/{bucket.pk}/describe", document, "application/json")
+    url = f"/api/buckets/{bucket.pk}/describe"
+    return client.generic("POST", url, document, "application/json", headers=headers)
 
 
 def kept() -> Any:
@@ -154,6 +155,20 @@ def test_a_description_that_cannot_be_is_refused_and_changes_nothing(
     assert (refused.status_code, refused.json()["code"]) == (status, code)
     [listed] = owner.get(f"/api/buckets/{bucket.pk}/objects/").json()["objects"]
     assert listed == before
+
+
+def test_a_description_is_of_the_content_that_its_author_knows(owner: APIClient, bucket: Bucket) -> None:
+    before = put(owner, bucket, {"colour": "red"})
+    known, other = before["ETag"], f'"{"0" * 96}"'
+    for headers in ({"If-Match": other}, {"If-None-Match": known}, {"If-None-Match": "*"}):
+        refused = describe(owner, bucket, headers, metadata={"a": "b"})
+        assert (refused.status_code, refused.json()["code"]) == (412, "precondition-failed")
+    assert describe(owner, bucket, {"If-Match": "no tag"}, metadata={"a": "b"}).status_code == 400
+    assert describe(owner, bucket, {"If-Match": other}).status_code == 412
+    assert kept() == {"colour": "red"}
+    described = describe(owner, bucket, {"If-Match": known}, metadata={"a": "b"})
+    assert (described.status_code, described["ETag"], kept()) == (200, known, {"a": "b"})
+    assert describe(owner, bucket, {"If-Match": known}, path="none", metadata={}).status_code == 404
 
 
 def test_a_cache_that_asks_by_date_learns_of_a_new_description(owner: APIClient, bucket: Bucket) -> None:

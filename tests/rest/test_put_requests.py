@@ -13,10 +13,11 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from django_blobstore.managed import ManagedStorage, Namespace
-from django_blobstore.models import Bucket, ManagedResource, PutRequest, Resource
+from django_blobstore.models import Bucket, ManagedResource, PutRequest, Resource, ResumableUpload
 from django_blobstore.proof import RequestResponse, answer
 from tests.invariants import assert_sound
 from tests.rest import api
+from tests.rest.test_tus import told
 from tests.stored import Stored
 from tests.streams import content_of, sha384
 
@@ -36,9 +37,10 @@ def asker(bucket: Bucket) -> APIClient:
     return api.client(bucket.owner)
 
 
-def ask(client: APIClient, bucket: Bucket | None, path: str = "copy", content: bytes = CONTENT) -> Any:
+def ask(client: APIClient, bucket: Bucket | None, path: str = "copy", content: bytes = CONTENT, **said: Any) -> Any:
     place = f"buckets/{bucket.pk}" if bucket else "me"
-    return client.post(f"/api/{place}/put-requests/", {"path": path, "sha384": sha384(content)}, format="json")
+    wanted = {"path": path, "sha384": sha384(content), **said}
+    return client.post(f"/api/{place}/put-requests/", wanted, format="json")
 
 
 def prove(client: APIClient, asked: Any, content: bytes = CONTENT) -> Any:
@@ -90,6 +92,60 @@ def test_a_proof_for_a_path_in_use_replaces_the_object(asker: APIClient, bucket:
     api.put(asker, f"/api/buckets/{bucket.pk}/objects/copy", b"old")
     assert prove(asker, ask(asker, bucket)).status_code == 200
     assert_sound(stored)
+
+
+def test_the_object_has_the_content_type_and_the_metadata_that_were_asked_for(
+    asker: APIClient, bucket: Bucket, stored: Stored
+) -> None:
+    said = {"content_type": "image/png", "metadata": {"colour": " grün "}}
+    assert prove(asker, ask(asker, bucket, **said)).json().items() >= said.items()
+    guessed = prove(asker, ask(asker, bucket, "a.html")).json()
+    assert (guessed["content_type"], guessed["metadata"]) == ("text/html", {})
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ({"content_type": "nonsense"}, "invalid"),
+        ({"content_type": "a/b\r\nX: y"}, "invalid"),
+        ({"metadata": []}, "invalid"),
+        ({"metadata": None}, "invalid"),
+        ({"metadata": {"A": "x"}}, "invalid-metadata"),
+        ({"metadata": {"a": 1}}, "invalid-metadata"),
+        ({"metadata": {"a": "\0"}}, "invalid-metadata"),
+        ({"metadata": {"a": "x" * 2048}}, "invalid-metadata"),
+    ],
+    ids=str,
+)
+def test_what_could_not_be_said_in_a_put_cannot_be_asked_for(
+    asker: APIClient, bucket: Bucket, said: dict[str, Any], code: str
+) -> None:
+    assert refusal(ask(asker, bucket, **said)) == (400, code)
+    assert not PutRequest.objects.exists()
+
+
+def test_content_that_somebody_uploads_in_parts_is_pending(asker: APIClient, bucket: Bucket, stored: Stored) -> None:
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "9", "Upload-Metadata": told(sha384=sha384(b"in parts!"))}
+    root = api.client(api.administrator())
+    upload = root.post("/api/uploads/", headers=headers)["Location"]
+    pending = ask(asker, bucket, content=b"in parts!")
+    assert refusal(pending) == (503, "upload-pending")
+    assert int(pending["Retry-After"]) > 0
+    assert refusal(ask(asker, bucket, content=b"others")) == (404, "resource-not-found")
+    ResumableUpload.objects.update(lease_until=F("created_at"))
+    assert refusal(ask(asker, bucket, content=b"in parts!")) == (404, "resource-not-found")
+    root.delete(upload, headers=headers)
+    assert_only_the_original(stored)
+
+
+@pytest.mark.parametrize("blobstore", [{"DEDUP_SCOPE": "bucket"}, {"PROOF_SCOPE": "readable"}, {"PROOF_SCOPE": "off"}])
+def test_an_upload_in_parts_does_not_show_to_those_who_do_not_share_content(
+    asker: APIClient, bucket: Bucket, stored: Stored, settings: Settings, blobstore: dict[str, str]
+) -> None:
+    settings.BLOBSTORE = blobstore
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "9", "Upload-Metadata": told(sha384=sha384(b"in parts!"))}
+    assert api.client(api.administrator()).post("/api/uploads/", headers=headers).status_code == 201
+    assert refusal(ask(asker, bucket, content=b"in parts!")) == (404, "resource-not-found")
 
 
 def test_content_that_is_not_stored_cannot_be_asked_for(asker: APIClient, bucket: Bucket, stored: Stored) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 from pytest_django import Settings
 
-from django_blobstore.models import Bucket, ResumableUpload
+from django_blobstore import resumable
+from django_blobstore.managed import ManagedStorage, Namespace
+from django_blobstore.models import Bucket, Resource, ResumableUpload
+from tests.invariants import assert_sound
 from tests.rest import api, raw_http
 from tests.servers import Site
 from tests.stored import Stored
@@ -189,6 +194,58 @@ def test_without_a_target_the_object_is_the_users_own(client: httpx.Client) -> N
     assert client.get("global/objects/b").content == CONTENT
 
 
+def test_what_is_said_of_the_content_is_kept_with_the_object(client: httpx.Client, bucket: Bucket) -> None:
+    said = {"content_type": "image/png", "meta-colour": "grün", "META-Size-2": " 100% ", "relativePath": "null"}
+    begin(client, content=CONTENT, Upload_Metadata=target(bucket, **said))
+    parts = [begin(client, HALF, half, Upload_Concat="partial") for half in (CONTENT[:HALF], CONTENT[HALF:])]
+    joined = f"final;{' '.join(part.headers['Location'] for part in parts)}"
+    client.post("uploads/", headers={"Upload-Concat": joined, "Upload-Metadata": target(bucket, "joined", **said)})
+    for path in ("a/b", "joined"):
+        stored = client.get(f"buckets/{bucket.pk}/objects/{path}")
+        assert (stored.content, stored.headers["Content-Type"]) == (CONTENT, "image/png")
+        assert stored.headers["X-Blobstore-Meta-Colour"] == "gr%C3%BCn"
+        assert stored.headers["X-Blobstore-Meta-Size-2"] == "%20100%25%20"
+        assert "X-Blobstore-Meta-Relativepath" not in stored.headers
+    begin(client, content=CONTENT, Upload_Metadata=target(bucket, **{"meta-colour": "", "meta-size": "1"}))
+    [listed] = client.get(f"buckets/{bucket.pk}/objects/?prefix=a/").json()["objects"]
+    assert (listed["content_type"], listed["metadata"]) == ("", {"colour": "", "size": "1"})
+
+
+def meanwhile(content: bytes, do: Callable[[], object]) -> Iterator[bytes]:
+    """Yield the two halves of `content` and call `do` between them."""
+    middle = len(content) // 2
+    yield content[:middle]
+    do()
+    yield content[middle:]
+
+
+@pytest.mark.parametrize("by", ["one request", "the last of two"])
+def test_who_may_only_add_never_replaces_what_came_while_their_upload_did(
+    site: Site, bucket: Bucket, stored: Stored, by: str
+) -> None:
+    api.person("adder", "add_managedresource")
+    content = content_of(3 * 1024 * 1024)
+    replace = partial(ManagedStorage().put, Namespace(bucket=bucket.pk), "x", b"meanwhile")
+    headers = VERSION | {"Upload-Metadata": target(bucket, "x"), "Upload-Length": str(len(content))}
+    with api.remote(site, "adder") as adder:
+        adder.headers.update({"Content-Type": TYPE, "Connection": "close"})
+        if by == "one request":
+            # Where the body is on disk before it is looked at, it is refused at the beginning, else in the commit.
+            refused = adder.post("uploads/", content=meanwhile(content, replace), headers=headers)
+        else:
+            url = adder.post("uploads/", content=b"", headers=headers | {"Content-Length": "0"}).headers["Location"]
+            headers = VERSION | {"Upload-Offset": "0"}
+            refused = adder.patch(url, content=meanwhile(content, replace), headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (403, "permission-denied")
+    assert ManagedStorage().get(Namespace(bucket=bucket.pk), "x").read() == b"meanwhile"
+    assert Resource.objects.count() == 1
+    assert_sound(stored)
+    for upload in ResumableUpload.objects.all():
+        assert not upload.is_whole
+        resumable.end(upload)
+    assert len(stored.names()) == 1
+
+
 def test_the_method_may_be_said_by_a_header(client: httpx.Client) -> None:
     url = begin(client).headers["Location"]
     headers = {"X-HTTP-Method-Override": "PATCH", "Upload-Offset": "0", "Content-Type": TYPE}
@@ -252,6 +309,9 @@ BAD: dict[str, tuple[dict[str, str], int]] = {
     "a concatenation of nothing": ({"Upload-Concat": "final;"}, 400),
     "a concatenation of what is not there": ({"Upload-Concat": "final;/api/uploads/abc/"}, 404),
     "an unknown concatenation": ({"Upload-Concat": "half"}, 400),
+    "metadata of a name that cannot be": ({"Upload-Metadata": told(path="a", **{"meta-a.b": "x"})}, 400),
+    "metadata with a control character": ({"Upload-Metadata": told(path="a", **{"meta-a": "\0"})}, 400),
+    "too much metadata": ({"Upload-Metadata": told(path="a", **{"meta-a": "x" * 2048})}, 400),
     "an unknown checksum": ({"Upload-Checksum": "md5 abc", "Content-Type": TYPE}, 400),
     "a checksum of another length": ({"Upload-Checksum": "sha1 YQ==", "Content-Type": TYPE}, 400),
 }
