@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -19,18 +20,21 @@ def available() -> bool:
     return bool(shutil.which("node") and shutil.which("npm"))
 
 
-def install() -> Path:
-    """Return a directory with the packages of package.json and our script beside them."""
-    manifest, script = HERE / "package.json", HERE / "upload.mjs"
+def install(home: Path = HERE) -> Path:
+    """Return a directory with the packages that `home` asks for in its package.json, and its scripts beside them."""
+    manifest = home / "package.json"
     version = hashlib.sha256(manifest.read_bytes()).hexdigest()[:16]
     directory = Path(tempfile.gettempdir(), f"blobstore-node-{version}")
-    if not (directory / "installed").exists():
-        directory.mkdir(exist_ok=True)
-        shutil.copy(manifest, directory)
-        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
-        subprocess.run(command, cwd=directory, check=True, timeout=SECONDS)
-        (directory / "installed").touch()
-    shutil.copy(script, directory)
+    directory.mkdir(exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes run tests
+        if not (directory / "installed").exists():
+            shutil.copy(manifest, directory)
+            command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
+            subprocess.run(command, cwd=directory, check=True, timeout=SECONDS)
+            (directory / "installed").touch()
+        for script in home.glob("*.mjs"):
+            shutil.copy(script, directory)
     return directory
 
 

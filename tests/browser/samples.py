@@ -1,0 +1,72 @@
+"""What is stored while pages are looked at, and which pages there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from django.db.models.functions import Now
+from django.urls import reverse
+
+from django_blobstore.managed import ManagedStorage, Namespace
+from django_blobstore.models import Bucket, ManagedResource, PendingFile, PutRequest, Resource
+from django_blobstore.upkeep import scrub
+from example_project.samples import samples
+
+
+def fill() -> None:
+    """Store what the demo shows, and one row of everything else that there are pages for."""
+    store = ManagedStorage()
+    for sample in samples():
+        store.put(Namespace(bucket=sample.bucket), sample.path, sample.content, content_type=sample.content_type)
+    store.put(Namespace(user="7"), "drafts/letter.txt", b"Dear reader,\n", content_type="text/plain")
+    _one_of_each_trouble()
+
+
+def _one_of_each_trouble() -> None:
+    known = Resource.objects.order_by("pk").first()
+    assert known
+    ManagedStorage().put_request(Namespace(bucket="photos"), "claimed.raw", known.sha384, requester="1")
+    scrub()
+    Resource.objects.filter(pk=known.pk).update(damaged_at=Now())
+    alias = ManagedStorage().resource_storage.alias
+    late = Now() - timedelta(days=1)
+    PendingFile.objects.create(path="arriving", storage=alias, lease_until=Now() + timedelta(days=1))
+    PendingFile.objects.create(path="given-up", storage=alias, lease_until=late)
+    PendingFile.objects.create(path="due", storage=alias, discard=True, due_at=late)
+
+
+def admin_url(model: type[Any], page: str, *args: Any) -> str:
+    """Return the path of the admin's `page` of `model`, such as "changelist"."""
+    return reverse(f"admin:django_blobstore_{model._meta.model_name}_{page}", args=args)
+
+
+def _bucket() -> Bucket:
+    return Bucket.objects.get(name="photos")
+
+
+def _shown() -> ManagedResource:
+    return ManagedResource.objects.get(bucket=_bucket(), path="2026/sunrise.png")
+
+
+# Every page of the admin that has something of ours, by a name for it.
+PAGES: dict[str, Callable[[], str]] = {
+    "index": lambda: reverse("admin:index"),
+    "app": lambda: reverse("admin:app_list", args=["django_blobstore"]),
+    "buckets": lambda: admin_url(Bucket, "changelist"),
+    "bucket": lambda: admin_url(Bucket, "change", _bucket().pk),
+    "new bucket": lambda: admin_url(Bucket, "add"),
+    "delete bucket": lambda: admin_url(Bucket, "delete", _bucket().pk),
+    "objects": lambda: admin_url(ManagedResource, "changelist"),
+    "objects of a bucket": lambda: f"{admin_url(ManagedResource, 'changelist')}?bucket__uuid__exact={_bucket().pk}",
+    "object": lambda: admin_url(ManagedResource, "change", _shown().pk),
+    "history of an object": lambda: admin_url(ManagedResource, "history", _shown().pk),
+    "delete object": lambda: admin_url(ManagedResource, "delete", _shown().pk),
+    "resources": lambda: admin_url(Resource, "changelist"),
+    "resource": lambda: admin_url(Resource, "change", _shown().resource_id),
+    "put requests": lambda: admin_url(PutRequest, "changelist"),
+    "put request": lambda: admin_url(PutRequest, "change", PutRequest.objects.values_list("pk", flat=True).first()),
+    "pending files": lambda: admin_url(PendingFile, "changelist"),
+    "pending file": lambda: admin_url(PendingFile, "change", "arriving"),
+}

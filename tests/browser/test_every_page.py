@@ -1,0 +1,45 @@
+"""Every page of the admin in a real browser: under a strict policy, for a screen reader, in light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from django.contrib.auth.models import User
+from playwright.sync_api import Browser, Page
+
+from tests.browser import chromium
+from tests.browser.samples import PAGES, fill
+from tests.servers import Site
+
+WIDER_THAN_THE_WINDOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+BROKEN = """<p style="color: #fefefe">pale</p><img src="http://127.0.0.2/elsewhere.png"><img src="/none.png">"""
+
+
+@pytest.fixture
+def filled(site: Site) -> None:
+    fill()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_accessible_and_breaks_no_policy(
+    filled: None, page: Page, name: str, assert_accessible: Callable[[Page], None]
+) -> None:
+    answer = page.goto(PAGES[name]())
+    assert answer
+    assert answer.status == 200
+    assert page.evaluate(WIDER_THAN_THE_WINDOW) == 0
+    assert_accessible(page)
+
+
+def test_what_must_not_be_is_noticed(browser: Browser, site: Site, root: User, axe: str, complaints: list[str]) -> None:
+    with chromium.visiting(browser, site.url, root, complaints) as context:
+        page = context.new_page()
+        page.goto("/admin/")
+        page.evaluate("html => document.querySelector('#content').insertAdjacentHTML('beforeend', html)", BROKEN)
+        page.wait_for_load_state("networkidle")
+        assert {found.partition(" ")[0] for found in chromium.violations(page, axe)} == {"image-alt"}
+        with page.expect_event("pageerror"):
+            page.evaluate("() => { setTimeout(() => undefined.x) }")
+    for told in ("policy: style-src-attr", "policy: img-src", "404", "TypeError"):
+        assert any(told in complaint for complaint in complaints), told

@@ -1,0 +1,14 @@
+"""What the site that browsers visit serves: the package as a project mounts it, and the files of its pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.staticfiles.views import serve
+from django.urls import path
+
+from tests.urls import urlpatterns as mounted
+
+FILES: dict[str, Any] = {"insecure": True}  # though DEBUG is off
+
+urlpatterns = [*mounted, path("static/<path:path>", serve, FILES)]
