@@ -10,6 +10,7 @@ from django.conf import settings
 
 T = TypeVar("T")
 
+_UPKEEP = {"sweep", "scrub", "audit"}
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 
 
@@ -110,6 +111,15 @@ class Settings:
         "Seconds for which a resumable upload waits for its next bytes before a sweep deletes what has come.",
         accepts=_is_positive_seconds,
         expects="seconds above 0",
+    )
+    UPKEEP_EVERY = Setting[Mapping[str, float]](
+        {"sweep": 600, "scrub": 86400, "audit": 604800},
+        "Seconds after the end of a sweep, scrub or audit from which the dashboard says that the next one is due; it "
+        "runs none by itself. A kind that is left out is never due.",
+        accepts=lambda value: (
+            isinstance(value, dict) and value.keys() <= _UPKEEP and all(map(_is_seconds, value.values()))
+        ),
+        expects="a dict with the keys 'sweep', 'scrub' and 'audit' and seconds as values",
     )
     SIGNED_URL_LIFETIME = Setting[float](
         604800,

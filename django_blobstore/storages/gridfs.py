@@ -102,9 +102,9 @@ class GridFSStorage(BaseStorage):  # type: ignore[misc]
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
         return self._bucket.list_folder(path.strip("/") + "/" if path.strip("/") else "")
 
-    def names(self) -> Iterator[str]:
-        """Yield every stored name once, sorted by UTF-8 bytes."""
-        return self._bucket.names()
+    def names(self, *, after: str = "") -> Iterator[str]:
+        """Yield every stored name that comes after `after` once, sorted by UTF-8 bytes."""
+        return self._bucket.names(after)
 
     def delete(self, name: str) -> None:
         if not name:

@@ -148,10 +148,10 @@ class Bucket:
             query["_id"] = {"$ne": besides}
         return self.files.find_one(query, {"_id": True}) is not None
 
-    def names(self) -> Iterator[str]:
-        """Yield each stored name once, in the order of their UTF-8 bytes."""
-        previous = None
-        found = self.files.find(_name_range(), {"_id": False, "filename": True}, batch_size=1000)
+    def names(self, after: str = "") -> Iterator[str]:
+        """Yield each stored name after `after` once, in the order of their UTF-8 bytes."""
+        previous = after or None
+        found = self.files.find(_name_range(after), {"_id": False, "filename": True}, batch_size=1000)
         with told_as_os_errors():
             for document in found.sort("filename"):
                 if document["filename"] != previous:

@@ -23,11 +23,14 @@ __all__ = ["Fragment", "check_present", "delete_fragments", "fragment_id", "frag
 THREADS = 8
 
 
-def names(storage: Storage) -> Iterator[str]:
-    """Yield the name of every file. Of other storages than GridFS, one folder at a time is held in memory."""
+def names(storage: Storage, *, after: str = "") -> Iterator[str]:
+    """Yield the name of every file, or of those that come after the file `after`, which need not be there any more.
+
+    Of other storages than GridFS, one folder at a time is held in memory.
+    """
     if isinstance(storage, GridFSStorage):
-        return storage.names()
-    return _walk(storage, "")
+        return storage.names(after=after)
+    return _walk(storage, "", after)
 
 
 def lengths(storage: Storage, names: Sequence[str]) -> dict[str, int]:
@@ -71,15 +74,20 @@ def check_present(storage: Storage) -> None:
         raise ConnectionError(f"The directory {str(storage.location)!r} is not there; mount or restore it.")
 
 
-def _walk(storage: Storage, folder: str) -> Iterator[str]:
+def _walk(storage: Storage, folder: str, after: str) -> Iterator[str]:
+    """Yield what is in `folder`, after the path `after` in it: the files by name, then what is in folders by name."""
     try:
         folders, files = storage.listdir(folder)
     except FileNotFoundError:
         # Nothing was ever stored, or the folder was deleted meanwhile.
         return
-    yield from (f"{folder}{name}" for name in files)
-    for name in folders:
-        yield from _walk(storage, f"{folder}{name}/")
+    first, is_deeper, rest = after.partition("/")
+    if not is_deeper:
+        yield from (f"{folder}{name}" for name in sorted(files) if name > first)
+        first = ""
+    for name in sorted(folders):
+        if name >= first:
+            yield from _walk(storage, f"{folder}{name}/", rest if name == first else "")
 
 
 def _length(storage: Storage, name: str) -> int | None:

@@ -2,7 +2,9 @@
 
 from django_blobstore.upkeep.audit import AuditReport, audit
 from django_blobstore.upkeep.findings import Finding, Findings, Kind, Tally
+from django_blobstore.upkeep.measure import measure
 from django_blobstore.upkeep.scrub import ScrubReport, scrub, verify
+from django_blobstore.upkeep.steps import advance, begin
 from django_blobstore.upkeep.sweep import SweepReport, expunge, sweep
 
 __all__ = [
@@ -13,8 +15,11 @@ __all__ = [
     "ScrubReport",
     "SweepReport",
     "Tally",
+    "advance",
     "audit",
+    "begin",
     "expunge",
+    "measure",
     "scrub",
     "sweep",
     "verify",

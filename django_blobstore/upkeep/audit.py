@@ -9,12 +9,13 @@ store files or take references without rows of ours need the age guard.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from django.db import Error
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet
@@ -26,11 +27,12 @@ from django_blobstore.catalog import ResourceCatalog, StoredFile
 from django_blobstore.conf import conf
 from django_blobstore.errors import BlobstoreError, ResourceNotFound
 from django_blobstore.failpoints import reach
-from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource, Usage
+from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource, UpkeepRun, Usage
 from django_blobstore.namespaces import Namespace
 from django_blobstore.resource_storage import ResourceStorage, is_fresh_path
 from django_blobstore.storages import inventory
 from django_blobstore.upkeep.findings import Finding, Findings, Kind
+from django_blobstore.upkeep.runs import Origin, Record, recorded
 from django_blobstore.upkeep.sweep import expunge
 
 T = TypeVar("T")
@@ -39,6 +41,8 @@ M = TypeVar("M", bound=Model)
 logger = logging.getLogger(__name__)
 
 BATCH = 1000
+STAGES = ("objects", "contents", "totals", "files", "chunks")
+CUT_OFF = "Looking for chunks without a file was cut off; blobstore_audit on the command line has the time it needs."
 
 
 @dataclass
@@ -51,12 +55,38 @@ class AuditReport:
     findings: Findings = field(default_factory=Findings)
     unread: dict[str, str] = field(default_factory=dict)
 
+    def figures(self) -> dict[str, Any]:
+        """Return what the row of the run keeps."""
+        looked_at = {"objects": self.objects, "contents": self.contents, "files": self.files}
+        return {**looked_at, **self.findings.figures(), "unread": self.unread}
+
+    @classmethod
+    def of(cls, figures: Mapping[str, Any]) -> AuditReport:
+        """Return the report whose figures these are, without the findings themselves."""
+        looked_at = {name: figures.get(name, 0) for name in ("objects", "contents", "files")}
+        return cls(**looked_at, findings=Findings.of(figures.get("kinds", {})), unread=dict(figures.get("unread", {})))
+
+
+class Position(NamedTuple):
+    """Where an audit is: in which stage, of which storage, and after what."""
+
+    stage: str = STAGES[0]
+    alias: str = ""
+    after: Any = None
+
+    @property
+    def order(self) -> tuple[int, str, int]:
+        """What sorts positions as an audit comes to them: the last two stages are those of one storage each time."""
+        number = STAGES.index(self.stage)
+        return min(number, STAGES.index("files")), self.alias, number
+
 
 def audit(
     *,
     fix: bool = False,
     older_than: timedelta = timedelta(hours=1),
     outside_references: bool = False,
+    origin: str = Origin.TASK,
     on_finding: Callable[[Finding], object] | None = None,
     on_progress: Callable[[str, int, int], object] | None = None,
 ) -> AuditReport:
@@ -68,43 +98,94 @@ def audit(
 
     With `outside_references` some references are the caller's own, taken by `ResourceCatalog.put`: no count is then
     lowered. `on_finding` hears of each finding, `on_progress` of the stage, how much of it is done, and of how much.
-    Memory does not grow with the store.
+    Memory does not grow with the store. `origin` says in the row of the run who began it.
     """
-    guard = max(older_than, timedelta(seconds=conf.LEASE))
-    return _Audit(fix, timezone.now() - guard, outside_references, on_finding, on_progress).run()
+    report = AuditReport()
+    with recorded(UpkeepRun.Kind.AUDIT, origin) as record:
+        for _ in auditing(
+            report,
+            record,
+            fix=fix,
+            older_than=older_than,
+            outside_references=outside_references,
+            on_finding=on_finding,
+            on_progress=on_progress,
+        ):
+            record.run.figures = report.figures()
+        record.run.figures = report.figures()
+    return report
+
+
+def auditing(
+    report: AuditReport,
+    record: Record,
+    *,
+    fix: bool = False,
+    older_than: timedelta = timedelta(hours=1),
+    outside_references: bool = False,
+    on_finding: Callable[[Finding], object] | None = None,
+    on_progress: Callable[[str, int, int], object] | None = None,
+    position: Position | None = None,
+) -> Iterator[Position]:
+    """Audit, and yield after each batch the `position` from which, with the same report, another call goes on."""
+
+    def tell(finding: Finding) -> None:
+        record.tell(finding)
+        if on_finding:
+            on_finding(finding)
+
+    def show(stage: str, done: int, total: int) -> None:
+        record.show(stage, done, total)
+        if on_progress:
+            on_progress(stage, done, total)
+
+    before = timezone.now() - max(older_than, timedelta(seconds=conf.LEASE))
+    return _Audit(report, fix, before, outside_references, tell, show).run(position or Position())
 
 
 class _Audit:
     def __init__(
         self,
+        report: AuditReport,
         fix: bool,
         before: datetime,
         outside_references: bool,
-        on_finding: Callable[[Finding], object] | None,
-        on_progress: Callable[[str, int, int], object] | None,
+        on_finding: Callable[[Finding], object],
+        on_progress: Callable[[str, int, int], object],
     ) -> None:
+        self._report = report
         self._fix = fix
         self._before = before
         self._outside_references = outside_references
         self._on_finding = on_finding
-        self._on_progress = on_progress
-        self._report = AuditReport()
+        self._progress = on_progress
         self._catalog = ResourceCatalog()
         self._objects = ManagedResource.objects.using(self._catalog.using)
         self._resources = Resource.objects.using(self._catalog.using)
         self._pending = PendingFile.objects.using(self._catalog.using)
 
-    def run(self) -> AuditReport:
-        self._audit_objects()
-        self._audit_contents()
-        self._audit_totals()
-        for alias in self._aliases():
-            self._asking(alias, self._audit_files)
-            self._asking(alias, self._audit_fragments)
-        return self._report
+    def run(self, position: Position) -> Iterator[Position]:
+        work: dict[str, Callable[[str, Any], Iterator[Any]]] = {
+            "objects": self._audit_objects,
+            "contents": self._audit_contents,
+            "totals": self._audit_totals,
+            "files": self._audit_files,
+            "chunks": self._audit_fragments,
+        }
+        for here in self._positions():
+            if here.order >= position.order:
+                begin = position.after if here.order == position.order else None
+                for after in work[here.stage](here.alias, begin):
+                    yield here._replace(after=after)
 
-    def _audit_objects(self) -> None:
+    def _positions(self) -> Iterator[Position]:
+        yield from (Position(stage) for stage in STAGES[:3])
+        yield from (Position(stage, alias) for alias in self._aliases() for stage in STAGES[3:])
+
+    def _audit_objects(self, alias: str, is_done: bool | None) -> Iterator[bool]:
         """Find objects whose resource is gone: the database forbids it, unless somebody switched that off."""
+        if is_done:
+            return
         self._report.objects = self._objects.count()
         resources = self._resources.filter(pk=OuterRef("resource_id"))
         for batch in _batches_of_rows(self._objects.filter(~Exists(resources))):
@@ -112,6 +193,7 @@ class _Audit:
                 finding = Finding(Kind.OBJECT_WITHOUT_CONTENT, managed.path, 0, "", str(managed.namespace))
                 self._found(finding, partial(self._drop, managed, resources))
         self._progress("objects", self._report.objects, self._report.objects)
+        yield True
 
     def _drop(self, managed: ManagedResource, resources: QuerySet[Resource]) -> bool:
         rows = self._objects.filter(~Exists(resources), pk=managed.pk, resource_id=managed.resource_id)
@@ -120,37 +202,47 @@ class _Audit:
         self._correct(managed.namespace)
         return True
 
-    def _audit_contents(self) -> None:
+    def _audit_contents(self, alias: str, after: int | None) -> Iterator[int]:
         total = self._resources.count()
         twice = Exists(self._pending.filter(path=OuterRef("path")))
-        for batch in _batches_of_rows(self._resources.with_object_count().annotate(is_pending=twice)):
+        rows = self._resources.with_object_count().annotate(is_pending=twice)
+        for batch in _batches_of_rows(rows if after is None else rows.filter(pk__gt=after)):
             for resource in batch:
                 self._check_count(resource)
             self._check_names([resource for resource in batch if resource.path])
             self._report.contents += len(batch)
             self._progress("contents", self._report.contents, total)
+            yield batch[-1].pk
 
-    def _audit_totals(self) -> None:
+    def _audit_totals(self, alias: str, after: Sequence[Any] | None) -> Iterator[Sequence[Any]]:
         using = self._catalog.using
         total = Bucket.objects.using(using).count()
-        for done, namespace in enumerate(self._holders(), 1):
+        bucket, user, first = after or ("", None, 0)
+        for done, namespace in enumerate(self._holders(bucket, user), first + 1):
             missing = usage.drift(using, namespace)
             if any(missing):
                 detail = ", ".join(f"{column} off by {-more:+d}" for column, more in missing._asdict().items() if more)
                 finding = Finding(Kind.TOTALS_WRONG, str(namespace), 0, "", detail)
                 self._found(finding, partial(self._correct, namespace))
             self._progress("totals", done, max(done, total))
+            yield str(namespace.bucket_id or ""), None if namespace.bucket_id else namespace.user, done
 
     def _correct(self, namespace: Namespace) -> bool:
         return any(self._catalog.transact(partial(usage.correct, self._catalog.using, namespace)))
 
-    def _holders(self) -> Iterator[Namespace]:
-        """Yield each bucket, and each user who has or had something outside buckets."""
-        for key in Bucket.objects.using(self._catalog.using).values_list("pk", flat=True).iterator(BATCH):
-            yield Namespace(bucket=key)
-        shares = Usage.objects.using(self._catalog.using).filter(bucket=None).values_list("user")
-        for (user,) in self._objects.filter(bucket=None).values_list("user").union(shares).iterator(BATCH):
-            yield Namespace(user=user)
+    def _holders(self, bucket: str, user: str | None) -> Iterator[Namespace]:
+        """Yield each bucket after `bucket`, and each user after `user` who has or had something outside buckets."""
+        if user is None:
+            buckets = Bucket.objects.using(self._catalog.using).order_by("pk")
+            later = buckets.filter(pk__gt=bucket) if bucket else buckets
+            for key in later.values_list("pk", flat=True).iterator(BATCH):
+                yield Namespace(bucket=key)
+        shares = Usage.objects.using(self._catalog.using).filter(bucket=None)
+        users = [rows.values_list("user") for rows in (self._objects.filter(bucket=None), shares)]
+        if user is not None:
+            users = [rows.filter(user__gt=user) for rows in users]
+        for (name,) in users[0].order_by().union(users[1]).order_by("user").iterator(BATCH):
+            yield Namespace(user=name)
 
     def _check_count(self, resource: Any) -> None:
         counted, actual = resource.reference_count, resource.object_count
@@ -182,7 +274,8 @@ class _Audit:
                 self._found(_of(resource, Kind.DAMAGED, "it was marked before; put the content again"))
         for alias in {resource.storage for resource in resources}.difference(self._report.unread):
             sound = [resource for resource in resources if resource.storage == alias and resource.is_sound]
-            self._asking(alias, partial(self._check_lengths, sound))
+            with self._asking(alias):
+                self._check_lengths(sound, ResourceStorage(alias))
 
     def _keep_resource(self, resource: Resource) -> bool:
         """Forget the pending file, whose deletion would take the file from the resource."""
@@ -219,17 +312,19 @@ class _Audit:
         aliases = {conf.STORAGE}
         for rows in (self._resources.exclude(path=""), self._pending):
             aliases.update(rows.order_by().values_list("storage", flat=True).distinct())
-        return sorted(aliases.difference(self._report.unread))
+        return sorted(aliases)
 
-    def _audit_files(self, storage: ResourceStorage) -> None:
-        alias = storage.alias
+    def _audit_files(self, alias: str, after: Sequence[Any] | None) -> Iterator[Sequence[Any]]:
         total = self._resources.filter(storage=alias).count() + self._pending.filter(storage=alias).count()
-        done = 0
-        for names in _batches(inventory.names(storage.storage)):
-            self._check_strangers(storage, self._unnamed(names))
-            done += len(names)
-            self._report.files += len(names)
-            self._progress(f"files of {alias}", done, max(done, total))
+        name, done = after or ("", 0)
+        with self._asking(alias):
+            storage = ResourceStorage(alias)
+            for names in _batches(inventory.names(storage.storage, after=name)):
+                self._check_strangers(storage, self._unnamed(names))
+                done += len(names)
+                self._report.files += len(names)
+                self._progress(f"files of {alias}", done, max(done, total))
+                yield names[-1], done
 
     def _unnamed(self, names: Iterable[str]) -> list[str]:
         """Return those of `names` that no row names, looking in the order in which a path moves."""
@@ -264,15 +359,27 @@ class _Audit:
             return False
         return is_ours
 
-    def _audit_fragments(self, storage: ResourceStorage) -> None:
-        for batch in inventory.fragments(storage.storage):
-            old = {str(fragment.id): fragment for fragment in batch if self._is_old(fragment.modified_at)}
-            named = self._named_fragments(old.keys())
-            for id, fragment in old.items():
-                if id not in named:
-                    finding = Finding(Kind.CHUNKS_WITHOUT_FILE, id, fragment.length, storage.alias)
-                    self._found(finding, partial(self._delete_fragments, storage, fragment.id))
-            self._progress(f"chunks of {storage.alias}", 0, 0)
+    def _audit_fragments(self, alias: str, state: str | None) -> Iterator[str]:
+        """Find chunks without a file, all in one go: their ids, by which they are in order, may be anything."""
+        if state == "begun":
+            self._report.unread.setdefault(alias, CUT_OFF)
+        if state or alias in self._report.unread:
+            return
+        yield "begun"
+        with self._asking(alias):
+            storage = ResourceStorage(alias)
+            for batch in inventory.fragments(storage.storage):
+                self._check_fragments(storage, batch)
+                self._progress(f"chunks of {alias}", 0, 0)
+        yield "done"
+
+    def _check_fragments(self, storage: ResourceStorage, batch: Sequence[inventory.Fragment]) -> None:
+        old = {str(fragment.id): fragment for fragment in batch if self._is_old(fragment.modified_at)}
+        named = self._named_fragments(old.keys())
+        for id, fragment in old.items():
+            if id not in named:
+                finding = Finding(Kind.CHUNKS_WITHOUT_FILE, id, fragment.length, storage.alias)
+                self._found(finding, partial(self._delete_fragments, storage, fragment.id))
 
     def _named_fragments(self, wanted: Set[str]) -> set[str]:
         """Return those that belong to a file which a row names: it arrives, is being deleted, or can be restored."""
@@ -291,12 +398,11 @@ class _Audit:
     def _is_old(self, modified_at: datetime | None) -> bool:
         return modified_at is not None and modified_at < self._before
 
-    def _asking(self, alias: str, work: Callable[[ResourceStorage], None]) -> None:
-        """Do `work` on the storage `alias`; if that fails, note why and ask it no more."""
-        if alias in self._report.unread:
-            return
+    @contextmanager
+    def _asking(self, alias: str) -> Iterator[None]:
+        """Ask the storage `alias`; if that fails, note why. It is asked no more then."""
         try:
-            work(ResourceStorage(alias))
+            yield
         except (Error, BlobstoreError):
             raise
         except Exception as error:
@@ -308,12 +414,7 @@ class _Audit:
         if self._fix and mend and mend():
             finding = replace(finding, fixed=True)
         self._report.findings.add(finding)
-        if self._on_finding:
-            self._on_finding(finding)
-
-    def _progress(self, stage: str, done: int, total: int) -> None:
-        if self._on_progress:
-            self._on_progress(stage, done, total)
+        self._on_finding(finding)
 
 
 def _of(resource: Resource, kind: Kind, detail: str) -> Finding:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import Any
 
 SAMPLE = 100
 
@@ -78,3 +80,14 @@ class Findings:
     def left(self) -> int:
         """How many are wrong still."""
         return sum(tally.found - tally.fixed for kind, tally in self.tallies.items() if kind not in HARMLESS)
+
+    def figures(self) -> dict[str, Any]:
+        """Return the counts as the row of a run keeps them: in all, and by kind."""
+        found = sum(tally.found for tally in self.tallies.values())
+        kinds = {kind.value: asdict(tally) for kind, tally in self.tallies.items()}
+        return {"found": found, "left": self.left, "kinds": kinds}
+
+    @classmethod
+    def of(cls, kinds: Mapping[str, Mapping[str, int]]) -> Findings:
+        """Return the findings of which these are the counts by kind."""
+        return cls({Kind(kind): Tally(**tally) for kind, tally in kinds.items()})

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from django.db import Error
 from django.db.models import Max, Q
@@ -17,11 +18,12 @@ from django_blobstore.catalog import ResourceCatalog
 from django_blobstore.digests import HashingReader
 from django_blobstore.errors import BlobstoreError
 from django_blobstore.failpoints import reach
-from django_blobstore.models import Resource, ResourceQuerySet
+from django_blobstore.models import Resource, ResourceQuerySet, UpkeepRun
 from django_blobstore.resource_storage import ResourceStorage
 from django_blobstore.storages import inventory
 from django_blobstore.storages.hooks import DamagedFile
 from django_blobstore.upkeep.findings import Finding, Findings, Kind
+from django_blobstore.upkeep.runs import Origin, recorded
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +57,17 @@ class ScrubReport:
         """How many contents their storage would not give out, which says nothing of them."""
         return self.findings.count(Kind.UNREAD)
 
+    def figures(self) -> dict[str, Any]:
+        """Return what the row of the run keeps."""
+        told = ("total", "compared", "compared_bytes", "unmarked", "damaged", "missing", "unread")
+        return {name: getattr(self, name) for name in told}
+
 
 def scrub(
     *,
     percent: float = 100,
     max_duration: timedelta | None = None,
+    origin: str = Origin.TASK,
     on_finding: Callable[[Finding], object] | None = None,
     on_progress: Callable[[ScrubReport], object] | None = None,
 ) -> ScrubReport:
@@ -67,9 +75,24 @@ def scrub(
 
     A later scrub goes on where this one stopped, was killed, or reached `max_duration`; a file once begun is read to
     its end. A wrong mark is taken away. `on_finding` hears of each content that is not sound, `on_progress` is called
-    after each content with the report so far.
+    after each content with the report so far. `origin` says in the row of the run who began it.
     """
-    return _Scrub(percent, max_duration, on_finding, on_progress).run()
+    with recorded(UpkeepRun.Kind.SCRUB, origin) as record:
+
+        def tell(finding: Finding) -> None:
+            record.tell(finding)
+            if on_finding:
+                on_finding(finding)
+
+        def show(report: ScrubReport) -> None:
+            record.run.figures = report.figures()
+            record.show("contents", report.compared, report.total)
+            if on_progress:
+                on_progress(report)
+
+        report = _Scrub(percent, max_duration, tell, show).run()
+        record.run.figures = report.figures()
+    return report
 
 
 def verify(resource: Resource) -> Finding | None:

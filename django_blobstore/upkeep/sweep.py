@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
 
 from django.core.files.storage import InvalidStorageError
-from django.db import router
+from django.db import Error, router
 from django.db.models import Count, Sum
 from django.db.models.functions import Coalesce, Now
 
 from django_blobstore.catalog import StoredFile
+from django_blobstore.errors import CatalogBusy
 from django_blobstore.failpoints import reach
-from django_blobstore.models import PendingFile, PendingFileQuerySet, PutRequest, ResumableUpload
+from django_blobstore.models import PendingFile, PutRequest, ResumableUpload, UpkeepRun
 from django_blobstore.resource_storage import ResourceStorage
 from django_blobstore.transactions import transact
+from django_blobstore.upkeep.measure import measure_what_is_due
+from django_blobstore.upkeep.runs import Origin, Record, recorded
 
 logger = logging.getLogger(__name__)
 
@@ -39,34 +42,50 @@ class SweepReport:
     expired_uploads: int = 0
 
 
-def sweep(*, dry_run: bool = False, on_progress: Callable[[SweepReport], object] | None = None) -> SweepReport:
+def sweep(
+    *,
+    dry_run: bool = False,
+    origin: str = Origin.TASK,
+    on_progress: Callable[[SweepReport], object] | None = None,
+) -> SweepReport:
     """Delete what nothing needs any more: abandoned and expired uploads, files past their grace, old put requests.
 
     Safe to run at any time, several at once, and to kill: every file keeps its row until it is gone. A file that its
     storage refuses to delete is logged and tried again by a later sweep. `on_progress` is called after each batch of
-    files with the report so far.
+    files with the report so far. Every hour it also writes down what the dashboard tells. `origin` says in the row of
+    the run who began it.
     """
-    pending = PendingFile.objects.using(router.db_for_write(PendingFile))
-    requests = PutRequest.objects.using(router.db_for_write(PutRequest))
-    uploads = ResumableUpload.objects.using(router.db_for_write(ResumableUpload)).expired()
     if dry_run:
-        overdue = pending.overdue() | pending.of_parts(uploads)
-        report = _foresee(overdue, pending.abandoned().count(), requests.forgettable().count())
-        report.expired_uploads = uploads.count()
-        return report
-    # Before the files of their parts count as abandoned ones.
-    expired = transact(uploads.db, uploads.end)
-    reach("sweep.uploads_ended")
-    report = SweepReport(abandoned_uploads=pending.abandoned().give_up(), expired_uploads=expired)
-    reach("sweep.given_up")
-    report.total_files = pending.due().count()
-    # As many batches as there were at first: what was refused may become due again before the end.
-    for _ in range(0, report.total_files, BATCH):
-        _sweep_batch(list(pending.due().order_by("due_at")[:BATCH]), report)
-        if on_progress:
-            on_progress(report)
-    report.forgotten_requests = requests.forgettable().delete()[0]
+        return _foresee()
+    report = SweepReport()
+    with recorded(UpkeepRun.Kind.SWEEP, origin) as record:
+        for _ in sweeping(report, record):
+            if on_progress:
+                on_progress(report)
     return report
+
+
+def sweeping(report: SweepReport, record: Record) -> Iterator[None]:
+    """Sweep, and pause after each batch of files; goes on from the report of a sweep that did not come to its end."""
+    pending = PendingFile.objects.using(router.db_for_write(PendingFile))
+    uploads = ResumableUpload.objects.using(router.db_for_write(ResumableUpload)).expired()
+    # Before the files of their parts count as abandoned ones.
+    report.expired_uploads += transact(uploads.db, uploads.end)
+    reach("sweep.uploads_ended")
+    report.abandoned_uploads += pending.abandoned().give_up()
+    reach("sweep.given_up")
+    report.total_files = report.total_files or pending.due().count()
+    record.run.figures = asdict(report)
+    # As many batches as there were at first: what was refused may become due again before the end.
+    for _ in range(report.deleted_files + report.failed_files, report.total_files, BATCH):
+        _sweep_batch(list(pending.due().order_by("due_at")[:BATCH]), report)
+        record.run.figures = asdict(report)
+        record.show("files", report.deleted_files + report.failed_files, report.total_files)
+        yield
+    requests = PutRequest.objects.using(router.db_for_write(PutRequest))
+    report.forgotten_requests += requests.forgettable().delete()[0]
+    record.run.figures = asdict(report)
+    _measure()
 
 
 def expunge(files: Sequence[StoredFile]) -> list[StoredFile]:
@@ -81,9 +100,24 @@ def expunge(files: Sequence[StoredFile]) -> list[StoredFile]:
     return failed
 
 
-def _foresee(files: PendingFileQuerySet, abandoned: int, requests: int) -> SweepReport:
+def _foresee() -> SweepReport:
+    pending = PendingFile.objects.using(router.db_for_write(PendingFile))
+    requests = PutRequest.objects.using(router.db_for_write(PutRequest))
+    uploads = ResumableUpload.objects.using(router.db_for_write(ResumableUpload)).expired()
+    files = pending.overdue() | pending.of_parts(uploads)
     totals = files.aggregate(files=Count("*"), bytes=Sum(Coalesce("length", "offset")))
-    return SweepReport(totals["files"], abandoned, totals["files"], totals["bytes"] or 0, 0, requests)
+    abandoned, forgettable = pending.abandoned().count(), requests.forgettable().count()
+    report = SweepReport(totals["files"], abandoned, totals["files"], totals["bytes"] or 0, 0, forgettable)
+    report.expired_uploads = uploads.count()
+    return report
+
+
+def _measure() -> None:
+    try:
+        measure_what_is_due()
+    except (Error, CatalogBusy):
+        # What a sweep is there for is done.
+        logger.exception("What the dashboard tells could not be measured; a later sweep tries again.")
 
 
 def _sweep_batch(batch: list[PendingFile], report: SweepReport) -> None:

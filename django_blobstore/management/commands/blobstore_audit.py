@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from django_blobstore.management.findings import Teller
 from django_blobstore.management.wording import Bar, counted, seconds
+from django_blobstore.models import UpkeepRun
 from django_blobstore.upkeep import AuditReport, audit
 
 
@@ -48,6 +49,7 @@ class Command(BaseCommand):
             fix=fix,
             older_than=timedelta(seconds=older_than),
             outside_references=outside_references,
+            origin=UpkeepRun.Origin.COMMAND,
             on_finding=teller.tell,
             on_progress=bar.show,
         )

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from django_blobstore.management.findings import Teller
 from django_blobstore.management.wording import Bar, counted, seconds, sized
+from django_blobstore.models import UpkeepRun
 from django_blobstore.upkeep import ScrubReport, scrub
 
 
@@ -39,6 +40,7 @@ class Command(BaseCommand):
         report = scrub(
             percent=percent,
             max_duration=None if max_duration is None else timedelta(seconds=max_duration),
+            origin=UpkeepRun.Origin.COMMAND,
             on_finding=teller.tell,
             on_progress=lambda report: bar.show(sized(report.compared_bytes), report.compared, report.total),
         )

@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import InterfaceError, OperationalError, close_old_connections
 
 from django_blobstore.management.wording import Bar, counted, seconds, sized
+from django_blobstore.models import UpkeepRun
 from django_blobstore.upkeep import SweepReport, sweep
 
 
@@ -33,7 +34,7 @@ class Command(BaseCommand):
             bar.show("files", done, max(done, report.total_files))
 
         def round_of_sweep() -> SweepReport:
-            report = sweep(dry_run=dry_run, on_progress=show_progress)
+            report = sweep(dry_run=dry_run, origin=UpkeepRun.Origin.COMMAND, on_progress=show_progress)
             bar.clear()
             if verbosity > 1 or (verbosity and (every is None or report != SweepReport())):
                 self.stdout.write(_summary(report, dry_run))
