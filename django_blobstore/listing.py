@@ -55,9 +55,13 @@ class Page:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The properties that objects must have to be listed: the SHA-384 (hex), lengths in bytes, how new they are."""
+    """The properties that objects must have to be listed: the SHA-384 (hex), lengths in bytes, how new they are.
+
+    `text` is to be anywhere in the path, in capital letters or small ones.
+    """
 
     sha384: str = ""
+    text: str = ""
     min_length: int | None = None
     max_length: int | None = None
     modified_since: datetime | None = None
@@ -67,6 +71,7 @@ class Wanted:
         """All of them, as a condition of objects; it is empty, and false, if nothing is asked for."""
         terms = {
             "resource__sha384": self.sha384 or None,
+            "path__icontains": self.text or None,
             "resource__length__gte": self.min_length,
             "resource__length__lte": self.max_length,
             "modified_at__gte": self.modified_since,

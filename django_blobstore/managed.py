@@ -20,7 +20,7 @@ from django.utils.module_loading import import_string
 
 from django_blobstore import put_requests
 from django_blobstore.blob_file import BlobFile
-from django_blobstore.catalog import Change, Condition, Content, ResourceCatalog, StoredFile
+from django_blobstore.catalog import Change, Condition, Content, Removed, ResourceCatalog, StoredFile
 from django_blobstore.conf import conf
 from django_blobstore.digests import Stream, as_readable, clean_hash
 from django_blobstore.errors import BlobstoreError, ContentDamaged, InvalidNamespace, ResourceNotFound, UploadPending
@@ -172,6 +172,16 @@ class ManagedStorage(AsyncTwins):
                 with suppress(ResourceNotFound):
                     self.remove(managed.namespace, managed.path)
                     removed += 1
+        return removed
+
+    def remove_some(self, objects: QuerySet[ManagedResource], *, limit: int = 100) -> Removed:
+        """Remove the first `limit` of `objects`, or what there is, in one transaction; return what that came to.
+
+        It is for removing many in several steps. Raises `CatalogBusy`.
+        """
+        removed = self.catalog.release_many(objects[:limit])
+        if removed.discarded:
+            transaction.on_commit(partial(_expunge_quietly, removed.discarded), using=self.catalog.using)
         return removed
 
     def remove_bucket(self, bucket: Bucket) -> int:

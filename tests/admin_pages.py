@@ -12,6 +12,8 @@ from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
+from django_blobstore.models import ManagedResource
+
 
 def administrator() -> Client:
     """Return a client logged in as somebody who may do everything."""
@@ -30,6 +32,14 @@ def staff(*permissions: str) -> Client:
 def page(model: type[Model], name: str, *args: Any) -> str:
     """Return the path of the page `name` of `model`, such as "changelist"."""
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{name}", args=args)
+
+
+def confirmed(client: Client, response: HttpResponse) -> HttpResponse:
+    """Confirm the removal that a page asks about, and go on until it is done; return the last page."""
+    while sent := re.search(r'name="removal" value="([^"]*)"', response.content.decode()):
+        response = client.post(page(ManagedResource, "remove"), {"removal": sent[1]})
+        assert response.status_code == 200
+    return response
 
 
 def text(response: HttpResponse) -> str:

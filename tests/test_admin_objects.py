@@ -12,7 +12,7 @@ from pytest_django import Settings
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource
 from django_blobstore.upkeep import sweep
-from tests.admin_pages import administrator, listed, page, staff, text
+from tests.admin_pages import administrator, confirmed, listed, page, staff, text
 from tests.invariants import assert_settled, assert_sound
 from tests.stored import Stored
 
@@ -39,7 +39,8 @@ def delete_selected(*chosen: ManagedResource, **more: Any) -> dict[str, Any]:
 
 def test_deleting_one_of_two_references_keeps_the_bytes(database: str, stored: Stored) -> None:
     gone, kept = put("one"), put("two")
-    administrator().post(page(ManagedResource, "delete", gone.pk), {"post": "yes"})
+    client = administrator()
+    confirmed(client, client.get(page(ManagedResource, "delete", gone.pk)))
     assert paths() == {"two"}
     assert counts() == [1]
     assert stored.names() == {kept.resource.path}
@@ -51,7 +52,8 @@ def test_deleting_the_last_reference_leaves_the_bytes_for_the_grace_and_no_longe
 ) -> None:
     settings.BLOBSTORE = {"DELETION_GRACE": 300}
     managed = put("one")
-    administrator().post(page(ManagedResource, "delete", managed.pk), {"post": "yes"})
+    client = administrator()
+    confirmed(client, client.get(page(ManagedResource, "delete", managed.pk)))
     assert counts() == []
     sweep()
     assert stored.names() == set(PendingFile.objects.values_list("path", flat=True)) == {managed.resource.path}
@@ -64,8 +66,8 @@ def test_without_grace_the_bytes_are_gone_once_the_page_has_answered(
 ) -> None:
     settings.BLOBSTORE = {"DELETION_GRACE": 0}
     client = administrator()
-    client.post(page(ManagedResource, "delete", put("one", b"1").pk), {"post": "yes"})
-    client.post(LIST, delete_selected(put("two", b"2"), put("three", b"3"), post="yes"))
+    confirmed(client, client.get(page(ManagedResource, "delete", put("one", b"1").pk)))
+    confirmed(client, client.post(LIST, delete_selected(put("two", b"2"), put("three", b"3"))))
     assert stored.names() == set()
     assert not PendingFile.objects.exists()
 
@@ -73,8 +75,9 @@ def test_without_grace_the_bytes_are_gone_once_the_page_has_answered(
 def test_deleting_selected_objects_counts_each_of_them_down(database: str, stored: Stored) -> None:
     chosen = [put("a", b"shared"), put("b", b"shared"), put("c", b"alone")]
     put("d", b"shared")
-    response = administrator().post(LIST, delete_selected(*chosen, post="yes"), follow=True)
-    assert "Successfully deleted 3" in text(response)
+    client = administrator()
+    response = confirmed(client, client.post(LIST, delete_selected(*chosen)))
+    assert "Objects deleted 3 Contents without a reference left 1 Bytes freed 5 bytes" in text(response)
     assert paths() == {"d"}
     assert counts() == [1]
     assert_settled(stored)
@@ -85,7 +88,8 @@ def test_all_objects_of_a_filtered_list_can_be_deleted_across_its_pages(database
     kept = put("kept", bucket="other")
     first, *_ = [put(f"{n:03}", b"%d" % (n // 2)) for n in range(120)]
     url = f"{LIST}?bucket__uuid__exact={first.bucket_id}"
-    administrator().post(url, delete_selected(first, post="yes", select_across="1"))
+    client = administrator()
+    confirmed(client, client.post(url, delete_selected(first, select_across="1")))
     assert paths() == {kept.path}
     assert_settled(stored)
 
@@ -99,10 +103,10 @@ def test_the_confirmation_says_what_is_freed_and_changes_nothing(
     put("c/shared", b"s" * 2048)
     client = administrator()
     one = text(client.get(page(ManagedResource, "delete", shared.pk)))
-    assert "Objects: 1 Contents without a reference left: 0" in one
+    assert "Objects 1 Contents without a reference left 0" in one
     both = text(client.post(LIST, delete_selected(shared, last)))
-    assert "Objects: 2 Contents without a reference left: 1" in both
-    assert "Bytes freed after a grace of 300 seconds: 1.0\xa0KB".replace("\xa0", " ") in both
+    assert "Objects 2 Contents without a reference left 1" in both
+    assert "Bytes freed 1.0 KB Freed after a grace of 300 seconds" in both
     assert "a/shared (photos) b/last (photos)" in both
     assert paths() == {"a/shared", "b/last", "c/shared"}
     assert sorted(counts()) == [1, 2]
@@ -111,7 +115,7 @@ def test_the_confirmation_says_what_is_freed_and_changes_nothing(
 @files_only
 def test_objects_that_are_all_references_to_a_content_free_it_together(database: str, stored: Stored) -> None:
     every = [put("a", b"x" * 10), put("b", b"x" * 10)]
-    assert "Contents without a reference left: 1" in text(administrator().post(LIST, delete_selected(*every)))
+    assert "Contents without a reference left 1" in text(administrator().post(LIST, delete_selected(*every)))
 
 
 @files_only
@@ -133,7 +137,7 @@ def test_who_may_only_view_can_neither_delete_nor_change(database: str, stored: 
     assert client.post(page(ManagedResource, "delete", managed.pk), {"post": "yes"}).status_code == 403
     assert client.post(page(ManagedResource, "change", managed.pk), {"content_type": "a/b"}).status_code == 403
     assert "delete_selected" not in client.get(LIST).content.decode()
-    client.post(LIST, delete_selected(managed, post="yes"))
+    confirmed(client, client.post(LIST, delete_selected(managed)))
     managed.refresh_from_db()
     assert managed.content_type == "text/plain"
     assert counts() == [1]

@@ -17,7 +17,7 @@ from django_blobstore.admin import objects
 from django_blobstore.admin.base import StoreAdmin
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, PutRequest, Resource
-from tests.admin_pages import administrator, listed, page, text
+from tests.admin_pages import administrator, confirmed, listed, page, text
 from tests.invariants import assert_settled
 from tests.stored import Stored
 
@@ -193,8 +193,9 @@ def test_all_rows_on_all_pages_are_deleted_from_whichever_page_it_is_asked(fille
     second = link(client.get(f"{LIST}?bucket__uuid__exact={filled.pk}"), "Next")
     [chosen, *_] = listed(client.get(second))
     asked = {"action": "delete_selected", "_selected_action": [chosen.pk], "select_across": "1"}
-    assert "Objects: 8" in text(client.post(second, asked))
-    client.post(second, asked | {"post": "yes"})
+    response = client.post(second, asked)
+    assert "Objects 8" in text(response)
+    confirmed(client, response)
     assert not ManagedResource.objects.filter(bucket=filled).exists()
     assert ManagedResource.objects.count() == 24
     PendingFile.objects.filter(path__startswith="p").delete()
@@ -205,7 +206,7 @@ def test_only_those_selected_on_a_page_are_deleted(filled: Bucket) -> None:
     client = administrator()
     second = link(client.get(f"{LIST}?bucket__uuid__exact={filled.pk}"), "Next")
     [chosen, *_] = listed(client.get(second))
-    client.post(second, {"action": "delete_selected", "_selected_action": [chosen.pk], "post": "yes"})
+    confirmed(client, client.post(second, {"action": "delete_selected", "_selected_action": [chosen.pk]}))
     assert ManagedResource.objects.count() == 31
     assert not ManagedResource.objects.filter(pk=chosen.pk).exists()
 

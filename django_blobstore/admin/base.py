@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.admin import SimpleListFilter
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
@@ -18,6 +18,13 @@ class StoreAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own cl
     """Lists and pages in the style of the store, whose tables may be large."""
 
     show_full_result_count = False
+
+    def gone(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Say that there is no such row (any more), on the index, as Django's own pages do."""
+        answer: HttpResponse = self._get_obj_does_not_exist_redirect(  # type: ignore[attr-defined]
+            request, self.opts, object_id
+        )
+        return answer
 
     class Media:
         css = {"all": ["django_blobstore/admin.css"]}

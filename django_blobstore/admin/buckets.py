@@ -6,14 +6,14 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.formats import number_format
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from django_blobstore.admin import columns, removal
+from django_blobstore.admin import columns
 from django_blobstore.admin.base import StoreAdmin
-from django_blobstore.managed import ManagedStorage
+from django_blobstore.admin.removal import Part, RemovalPages
 from django_blobstore.models import Bucket, ManagedResource
 
 USAGE = ("object_count", "logical_bytes", "stored_bytes")
@@ -23,6 +23,7 @@ class BucketAdmin(StoreAdmin):
     """Lists buckets with their usage."""
 
     list_display = ["label", "uuid", "owner", *USAGE, "created_at"]
+    actions = ["delete_selected"]
     list_select_related = ["owner"]
     search_fields = ["name", "uuid"]
     search_help_text = _("Part of a name or of a UUID.")
@@ -54,26 +55,20 @@ class BucketAdmin(StoreAdmin):
     def stored_bytes(self, bucket: Any) -> SafeString:
         return columns.human_length(bucket.stored_bytes)
 
-    def get_deleted_objects(
-        self, objs: Any, request: HttpRequest
-    ) -> tuple[list[Any], dict[str, Any], set[str], list[str]]:
-        """Say that the buckets' objects go with them; nothing protects a bucket from whoever may delete both."""
-        buckets = list(objs)
-        objects = ManagedResource.objects.filter(bucket__in=[bucket.pk for bucket in buckets])
-        counts = {str(self.opts.verbose_name_plural): len(buckets), **removal.summary(objects)}
-        listed = [str(bucket) for bucket in buckets]
-        return [*listed, removal.listing(self.admin_site, objects)], counts, _lacking(request, objects), []
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """Say what removing the bucket with its objects frees, and let it be confirmed."""
+        bucket = self.get_object(request, object_id)
+        if bucket is None:
+            return self.gone(request, object_id)
+        return self._confirm(request, [bucket])
 
-    def delete_model(self, request: HttpRequest, obj: Bucket) -> None:
-        ManagedStorage().remove_bucket(obj)
+    @admin.action(description=_("Delete selected %(verbose_name_plural)s"), permissions=["delete"])
+    def delete_selected(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> HttpResponse:
+        """Say what removing the chosen buckets with their objects frees, and let it be confirmed."""
+        return self._confirm(request, list(queryset))
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
-        for bucket in queryset:
-            ManagedStorage().remove_bucket(bucket)
-
-
-def _lacking(request: HttpRequest, objects: QuerySet[ManagedResource]) -> set[str]:
-    """Return what the user may not delete of what would go."""
-    if request.user.has_perm("django_blobstore.delete_managedresource") or not objects.exists():
-        return set()
-    return {str(ManagedResource._meta.verbose_name)}
+    def _confirm(self, request: HttpRequest, buckets: list[Bucket]) -> HttpResponse:
+        parts = [Part(bucket=str(bucket.pk), whole_bucket=True) for bucket in buckets]
+        label = ", ".join(map(str, buckets))
+        back = columns.page_url(self.admin_site, Bucket, "changelist")
+        return RemovalPages(self, request).confirm(parts, label, back)

@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib.admin import AdminSite
 from django.contrib.admin.utils import quote
 from django.db.models import Model
-from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
-from django.utils.formats import date_format, number_format
+from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from django_blobstore.models import ManagedResource, PendingFile, PutRequest
+from django_blobstore.templatetags.blobstore_admin import day, human_length, short_hash
 
-
-def human_length(length: int) -> SafeString:
-    """Show a number of bytes in the unit people think in, with the exact one in the tooltip."""
-    exact = ngettext("%(length)s byte", "%(length)s bytes", length) % {"length": number_format(length)}
-    return format_html('<span title="{}">{}</span>', exact, filesizeformat(length))
-
-
-def short_hash(sha384: str) -> SafeString:
-    """Show the start of a hash, with all of it in the tooltip."""
-    return format_html('<code title="{}">{}…</code>', sha384, sha384[:12])
-
-
-def day(moment: datetime) -> SafeString:
-    """Show a date, with the time in the tooltip."""
-    local = localtime(moment) if is_aware(moment) else moment
-    exact = date_format(local, "DATETIME_FORMAT")
-    return format_html('<time datetime="{}" title="{}">{}</time>', local.isoformat(), exact, date_format(local))
+__all__ = ["day", "human_length", "link", "namespace_name", "object_links", "page_url", "short_hash"]
 
 
 def namespace_name(row: ManagedResource | PutRequest | PendingFile) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
@@ -11,23 +12,29 @@ from django.contrib import admin, messages
 from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import transaction
 from django.db.models import JSONField, Q, QuerySet
 from django.db.models.functions import Left
-from django.http import Http404, HttpRequest, HttpResponseRedirect, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, path
 from django.utils import timezone
+from django.utils.decorators import method_decorator
 from django.utils.safestring import SafeString
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from django_blobstore import serving
-from django_blobstore.admin import columns, removal
+from django_blobstore.admin import columns
+from django_blobstore.admin.browser import Browser
 from django_blobstore.admin.keyset import KeysetAdmin
+from django_blobstore.admin.places import Place
+from django_blobstore.admin.removal import Part, RemovalPages
 from django_blobstore.errors import BlobstoreError, ResourceNotFound
 from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import Bucket, ManagedResource, ManagedResourceQuerySet, Resource, Usage
 
+_URL_NAME = "django_blobstore_managedresource"
 FEW_BUCKETS = 20
 # No index has the paths of all namespaces, so a search in more than one looks at some rows only.
 SEARCHED_EVERYWHERE = 10_000
@@ -145,6 +152,7 @@ class ManagedResourceAdmin(KeysetAdmin):
     form = DescriptionForm
     list_display = ["path", "namespace", "length", "content_type", "reference_count", "modified"]
     list_filter = [NamespaceFilter, BucketFilter, UserFilter]
+    actions = ["delete_selected"]
     search_fields = ["path"]
     search_help_text = format_lazy(
         _(
@@ -244,23 +252,44 @@ class ManagedResourceAdmin(KeysetAdmin):
         obj.modified_at = timezone.now()
         obj.save(update_fields=["content_type", "metadata", "modified_at"])
 
-    def get_deleted_objects(
-        self, objs: Any, request: HttpRequest
-    ) -> tuple[list[Any], dict[str, Any], set[str], list[str]]:
-        """Say what the removal frees, instead of what Django would delete with the objects: nothing."""
-        chosen: Any = objs.values("pk") if isinstance(objs, QuerySet) else [managed.pk for managed in objs]
-        objects = ManagedResource.objects.filter(pk__in=chosen)
-        return removal.listing(self.admin_site, objects), removal.summary(objects), set(), []
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """Say what removing the object frees, and let it be confirmed."""
+        managed = self.get_object(request, object_id)
+        if managed is None:
+            return self.gone(request, object_id)
+        folder = managed.path.rpartition("/")
+        back = Place.of(request, managed).url(self.admin_site.name, folder=folder[0] + folder[1])
+        return RemovalPages(self, request).confirm([Part(keys=[managed.pk])], managed.path, back)
 
-    def delete_model(self, request: HttpRequest, obj: ManagedResource) -> None:
-        self.delete_queryset(request, ManagedResource.objects.filter(pk=obj.pk))
+    @admin.action(description=_("Delete selected %(verbose_name_plural)s"), permissions=["delete"])
+    def delete_selected(self, request: HttpRequest, queryset: QuerySet[ManagedResource]) -> HttpResponse:
+        """Say what removing the chosen objects frees, and let it be confirmed."""
+        across = request.POST.get("select_across") == "1"
+        keys = () if across else tuple(queryset.values_list("pk", flat=True))
+        part = Part(query=request.GET.urlencode()) if across else Part(keys=keys)
+        label = _("all objects of a list") if across else _("chosen objects")
+        return RemovalPages(self, request).confirm([part], str(label), request.get_full_path())
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ManagedResource]) -> None:
-        ManagedStorage().remove_all(queryset)
+    @method_decorator(transaction.non_atomic_requests)
+    def remove_view(self, request: HttpRequest) -> HttpResponse:
+        """Confirm a removal, or go on with one."""
+        return RemovalPages(self, request).respond()
 
     def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.download_view)
-        return [path("<int:pk>/download/", view, name="django_blobstore_managedresource_download"), *super().get_urls()]
+        views: dict[str, Callable[..., HttpResponseBase]] = {
+            "<int:pk>/download/": self.download_view,
+            "browse/": self.browse_view,
+            "remove/": self.remove_view,
+        }
+        own = [
+            path(route, self.admin_site.admin_view(view), name=f"{_URL_NAME}_{route.split('/')[-2]}")
+            for route, view in views.items()
+        ]
+        return [*own, *super().get_urls()]
+
+    def browse_view(self, request: HttpRequest) -> HttpResponse:
+        """Show what is in a folder of a namespace."""
+        return Browser(self, request).respond()
 
     def download_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         """Send the bytes as a file to save; a browser never shows them."""

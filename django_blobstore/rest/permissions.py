@@ -1,8 +1,6 @@
 """Who may do what where: a namespace as one user sees it.
 
-Permissions are Django's own ones on `Bucket` and `ManagedResource`, asked for in general and then for the bucket, so
-that any backend of object permissions takes part. The owner of a bucket may do everything in it. Who may do nothing
-with a bucket is told that there is none.
+What is allowed says `django_blobstore.access`. Who may do nothing with a bucket is told that there is none.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from django.db import router
 from django.db.models import Q, QuerySet
 from rest_framework.exceptions import PermissionDenied
 
+from django_blobstore.access import ACTIONS, Action, Model, may
 from django_blobstore.catalog import Condition
 from django_blobstore.errors import BucketNotFound
 from django_blobstore.models import Bucket, BucketQuerySet, ManagedResource
@@ -24,20 +23,7 @@ from django_blobstore.rows import read_bucket
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-Action = Literal["view", "add", "change", "delete"]
-Model = Literal["bucket", "managedresource"]
 Route = Literal["bucket", "me", "global"]
-
-_ACTIONS: tuple[Action, ...] = ("view", "add", "change", "delete")
-
-
-def may(user: User, action: Action, model: Model, bucket: Bucket | None = None) -> bool:
-    """Say whether `user` may do `action` with rows of `model`, anywhere or at least in `bucket`."""
-    # The owner first: that costs no query.
-    if bucket is not None and bucket.owner_id == user.pk:
-        return True
-    permission = f"django_blobstore.{action}_{model}"
-    return user.has_perm(permission) or (bucket is not None and user.has_perm(permission, bucket))
 
 
 def require(user: User, action: Action, model: Model, bucket: Bucket | None = None) -> None:
@@ -51,7 +37,7 @@ def require(user: User, action: Action, model: Model, bucket: Bucket | None = No
 
 def _may_anything(user: User, bucket: Bucket) -> bool:
     return any(
-        may(user, action, "bucket", bucket) or may(user, action, "managedresource", bucket) for action in _ACTIONS
+        may(user, action, "bucket", bucket) or may(user, action, "managedresource", bucket) for action in ACTIONS
     )
 
 

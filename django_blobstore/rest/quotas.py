@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django_blobstore.access import may
 from django_blobstore.errors import QuotaExceeded
 from django_blobstore.models import Bucket, ManagedResource, Usage
-from django_blobstore.rest.permissions import Place, may
+from django_blobstore.rest.permissions import Place
 from django_blobstore.rest.problems import Problem
 
 if TYPE_CHECKING:

@@ -1,0 +1,146 @@
+"""Which place of the store a page is about, and what the person who looks at it may do there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+from django.http import Http404, HttpRequest, QueryDict
+from django.urls import NoReverseMatch, reverse
+from django.utils.translation import gettext as _
+
+from django_blobstore.access import Action, may
+from django_blobstore.errors import InvalidNamespace
+from django_blobstore.models import Bucket, ManagedResource, ManagedResourceQuerySet
+from django_blobstore.namespaces import Namespace
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+GLOBAL = "global"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A namespace as `viewer` sees it; `bucket` is that of the namespace, if it has one."""
+
+    viewer: User
+    namespace: Namespace
+    bucket: Bucket | None = None
+
+    @classmethod
+    def named(cls, request: HttpRequest, given: QueryDict) -> Place | None:
+        """Return the place that `given` parameters name, or None if they name none.
+
+        Raises `Http404` for a place that is not there or in which the person may see nothing.
+        """
+        bucket, user = given.get("bucket", ""), given.get("user", "")
+        if not (bucket or user or given.get("namespace") == GLOBAL):
+            return None
+        found = _bucket(bucket) if bucket else None
+        try:
+            place = cls(viewer(request), Namespace(bucket=found.pk if found else "", user=user), found)
+        except InvalidNamespace as error:
+            raise Http404(str(error)) from error
+        if not place.may("view"):
+            raise Http404(_("There is no such place, or you may not see it."))
+        return place
+
+    @classmethod
+    def of(cls, request: HttpRequest, managed: ManagedResource) -> Place:
+        """Return where `managed` lives."""
+        return cls(viewer(request), managed.namespace, managed.bucket)
+
+    def may(self, action: Action) -> bool:
+        """Whether the viewer may do `action` with the objects here; with their own outside buckets, anything."""
+        own = self.bucket is None and self.namespace.user == str(self.viewer.pk)
+        return own or may(self.viewer, action, "managedresource", self.bucket)
+
+    @property
+    def objects(self) -> ManagedResourceQuerySet:
+        return ManagedResource.objects.within(self.namespace)
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What names this place in an address or a form."""
+        named = {"bucket": str(self.namespace.bucket), "user": self.namespace.user}
+        return {name: value for name, value in named.items() if value} or {"namespace": GLOBAL}
+
+    @property
+    def title(self) -> str:
+        if self.bucket and self.namespace.user:
+            return _("%(bucket)s, user %(user)s") % {"bucket": self.bucket, "user": self.namespace.user}
+        if self.bucket:
+            return str(self.bucket)
+        user = self.namespace.user
+        return _("User %(user)s") % {"user": user} if user else _("Global objects")
+
+    def url(self, site_name: str, page: str = "browse", **more: object) -> str:
+        """Return the address of the `page` about this place, such as that of a folder in it."""
+        name = f"admin:django_blobstore_managedresource_{page}"
+        chosen = {key: value for key, value in more.items() if value}
+        return f"{reverse(name, current_app=site_name)}?{urlencode({**self.parameters, **chosen})}"
+
+    def rest_urls(self) -> dict[str, str] | None:
+        """Return where programs put objects here, by kind of request; None if the project has no such interface.
+
+        It offers buckets, one's own namespace and the global one, to whoever may add objects there.
+        """
+        route = self._route()
+        if not route or not self.may("add"):
+            return None
+        args = [str(self.bucket.pk)] if self.bucket else []
+        try:
+            urls = {name: reverse(f"blobstore:{route}-{name}", args=args) for name in ("objects", "put-requests")}
+            return {"objects": urls["objects"], "put_requests": urls["put-requests"], "uploads": _uploads_url()}
+        except NoReverseMatch:
+            return None
+
+    def _route(self) -> str:
+        user = self.namespace.user
+        if self.bucket:
+            return "" if user else "bucket"
+        if user:
+            return "me" if user == str(self.viewer.pk) else ""
+        return GLOBAL
+
+
+def viewer(request: HttpRequest) -> User:
+    """Return who looks; the admin has let nobody in who is not logged in."""
+    return cast("User", request.user)
+
+
+def sees_every_place(user: User) -> bool:
+    """Whether `user` may see objects wherever they are, and so may know how many there are of a content."""
+    return may(user, "view", "managedresource")
+
+
+def sees_counts(user: User) -> bool:
+    """Whether `user` may know how often contents are referred to, which tells of other people's objects."""
+    return user.has_perm("django_blobstore.view_resource") and sees_every_place(user)
+
+
+def visible_objects(user: User, buckets: QuerySet[Any] | None = None) -> ManagedResourceQuerySet:
+    """Return the objects that `user` may see: all, or those in `buckets`, in buckets of their own, and their own."""
+    objects = ManagedResource.objects.all()
+    if sees_every_place(user):
+        return objects
+    visible = Q(bucket__owner=user.pk) | Q(bucket=None, user=str(user.pk))
+    return objects.filter(visible if buckets is None else visible | Q(bucket__in=buckets))
+
+
+def _uploads_url() -> str:
+    return reverse("blobstore:uploads")
+
+
+def _bucket(key: str) -> Bucket:
+    try:
+        found = Bucket.objects.filter(pk=UUID(key)).first()
+    except ValueError:
+        found = None
+    if found is None:
+        raise Http404(_("There is no such place, or you may not see it."))
+    return found
