@@ -50,6 +50,10 @@ def _shown() -> ManagedResource:
     return ManagedResource.objects.get(bucket=_bucket(), path="2026/sunrise.png")
 
 
+def _browse(query: str = "", page: str = "browse") -> str:
+    return f"{admin_url(ManagedResource, page)}?bucket={_bucket().pk}{query}"
+
+
 # Every page of the admin that has something of ours, by a name for it.
 PAGES: dict[str, Callable[[], str]] = {
     "index": lambda: reverse("admin:index"),
@@ -60,6 +64,13 @@ PAGES: dict[str, Callable[[], str]] = {
     "delete bucket": lambda: admin_url(Bucket, "delete", _bucket().pk),
     "objects": lambda: admin_url(ManagedResource, "changelist"),
     "objects of a bucket": lambda: f"{admin_url(ManagedResource, 'changelist')}?bucket__uuid__exact={_bucket().pk}",
+    "browser": lambda: _browse(),
+    "folder": lambda: _browse("&folder=2026/"),
+    "search": lambda: _browse("&q=sun"),
+    "nothing found": lambda: _browse("&q=nothing"),
+    "namespace of a user": lambda: f"{admin_url(ManagedResource, 'browse')}?user=7",
+    "outside buckets": lambda: admin_url(ManagedResource, "browse"),
+    "delete folder": lambda: _browse("&folder=2026/", page="remove"),
     "object": lambda: admin_url(ManagedResource, "change", _shown().pk),
     "history of an object": lambda: admin_url(ManagedResource, "history", _shown().pk),
     "delete object": lambda: admin_url(ManagedResource, "delete", _shown().pk),
