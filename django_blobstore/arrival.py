@@ -11,6 +11,7 @@ from typing import Any, Self
 from django.db import Error
 from django.db.models.functions import Now
 
+from django_blobstore import uncommitted
 from django_blobstore.catalog import StoredFile
 from django_blobstore.conf import conf
 from django_blobstore.errors import LeaseLost
@@ -29,18 +30,20 @@ class Arrival:
     """A context in which the bytes of a fresh `file` of the storage `alias` may be written.
 
     A pending file with the further columns `about` names it from before the first byte. When the context is left by an
-    exception the file is deleted, unless something was committed meanwhile that keeps it.
+    exception the file is deleted, unless something was committed meanwhile that keeps it. Unless `durable`, it may be
+    used inside a transaction; see `django_blobstore.uncommitted`.
     """
 
-    def __init__(self, using: str, alias: str, **about: Any) -> None:
+    def __init__(self, using: str, alias: str, *, durable: bool = True, **about: Any) -> None:
         self.file = StoredFile(alias, fresh_path())
         self._using = using
+        self._durable = durable
         self._about = about
         self._renewed_at = time.monotonic()
 
     def __enter__(self) -> Self:
         try:
-            commit_alone(self._using, self._announce)
+            self._announce()
             self._renewed_at = time.monotonic()
             reach("upload.announced")
         except BaseException as error:
@@ -64,6 +67,12 @@ class Arrival:
         self._renewed_at = time.monotonic()
 
     def _announce(self) -> None:
+        if self._durable:
+            commit_alone(self._using, self._insert)
+        else:
+            uncommitted.announce(self._using, self.file.storage, self.file.path, self._insert)
+
+    def _insert(self) -> None:
         lease_until = Now() + timedelta(seconds=conf.LEASE)
         pending = PendingFile(path=self.file.path, storage=self.file.storage, lease_until=lease_until, **self._about)
         insert(self._using, pending)

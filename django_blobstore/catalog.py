@@ -167,13 +167,15 @@ class ResourceCatalog:
         create_bucket: bool = True,
         condition: Condition | None = None,
         alongside: Callable[[], object] | None = None,
+        durable: bool = True,
     ) -> Change:
         """Make the object at `path` refer to `content`, whose bytes are stored already or lie in `file`.
 
         `file` is named by a `PendingFile`; it becomes the content's own file, or is discarded where the content has a
         sound one. Whatever the object referred to before loses a reference. `attributes` are further columns of the
         object. `condition` is asked about the object there was, which is locked, and `alongside` is called at the end;
-        both in the transaction, and each time that it is tried. Raises `ResourceNotFound` if the content is not stored
+        both in the transaction, and each time that it is tried. Unless `durable`, that may be part of one of the
+        caller's. Raises `ResourceNotFound` if the content is not stored
         and there is no file, `LeaseLost` if the file was swept, `BucketNotFound` unless `create_bucket`,
         `QuotaExceeded`, `CatalogBusy`, and what `condition` raises.
         """
@@ -185,7 +187,7 @@ class ResourceCatalog:
                 alongside()
             return change
 
-        return self.transact(work, durable=True)
+        return self.transact(work, durable=durable)
 
     def release(self, namespace: Namespace, path: str, *, condition: Condition | None = None) -> Change:
         """Remove the object at `path` and its reference. Raises `ResourceNotFound`, `CatalogBusy`, and see `refer`."""

@@ -123,6 +123,7 @@ class ManagedStorage(AsyncTwins):
         create_bucket: bool = True,
         condition: Condition | None = None,
         alongside: Callable[[], object] | None = None,
+        durable: bool = True,
     ) -> ManagedResource:
         """Store `stream` as the object at `path`, in place of what was there.
 
@@ -133,8 +134,8 @@ class ManagedStorage(AsyncTwins):
 
         Raises `LengthMismatch`, `HashMismatch`, `ContentTooLarge`, `InvalidPath`, `LeaseLost`, `CatalogBusy`,
         `QuotaExceeded`, `BucketNotFound` unless `create_bucket`, and what `condition` raises, such as
-        `ConditionFailed`; nothing is stored then. Raises `RuntimeError` inside an `atomic` block,
-        whose rollback would forget bytes already written.
+        `ConditionFailed`; nothing is stored then. Raises `RuntimeError` inside an `atomic` block, unless told that it
+        need not be `durable`: then the object comes with the block, and after a rollback a sweep deletes its bytes.
         """
         path = clean_path(path)
         expected = {name: clean_hash(value, name) for name, value in (digests or {}).items()}
@@ -150,8 +151,17 @@ class ManagedStorage(AsyncTwins):
             create_bucket=create_bucket,
             condition=condition,
             alongside=alongside,
+            durable=durable,
         )
-        upload = Upload(self.resource_storage, namespace, path, scope=scope, using=self.catalog.using, refer=refer)
+        upload = Upload(
+            self.resource_storage,
+            namespace,
+            path,
+            scope=scope,
+            using=self.catalog.using,
+            refer=refer,
+            durable=durable,
+        )
         return self._finish(upload.run(as_readable(stream), length, expected))
 
     def remove(self, namespace: Namespace, path: str, *, condition: Condition | None = None) -> None:

@@ -41,6 +41,12 @@ async def in_own_thread(do: Callable[[], T], stop: Callable[[], None]) -> T:
         own.shutdown(wait=False)
 
 
+def on_own_connections(do: Callable[[], T]) -> T:
+    """Call `do` with database connections of its own, closed afterwards, whatever the caller's are in the middle of."""
+    with ThreadPoolExecutor(1, thread_name_prefix="blobstore-apart") as own:
+        return _submit(own, _closing_connections, do).result()
+
+
 async def read_ahead(blocks: Iterator[bytes], length: int) -> AsyncIterator[bytes]:
     """Yield `blocks`, each taken from its iterator in a thread while the caller is busy with the one before.
 

@@ -34,6 +34,7 @@ class Upload:
         scope: str,
         using: str,
         refer: Callable[..., Change],
+        durable: bool = True,
     ) -> None:
         self.storage = storage
         self.namespace = namespace
@@ -41,6 +42,7 @@ class Upload:
         self.scope = scope
         self.using = using
         self.refer = refer
+        self.durable = durable
         self.arrival: Arrival | None = None
 
     def run(self, stream: Readable, length: int, expected: Mapping[str, str]) -> Change:
@@ -89,6 +91,7 @@ class Upload:
         return Arrival(
             self.using,
             self.storage.alias,
+            durable=self.durable,
             bucket_id=self.namespace.bucket_id,
             user=self.namespace.user,
             managed_path=self.path,

@@ -33,6 +33,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "rest_framework",
     "rest_framework.authtoken",
+    "tests.gallery",
     "django_blobstore",
 ]
 MIDDLEWARE = [

@@ -31,6 +31,7 @@ from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resour
 from django_blobstore.namespaces import Namespace
 from django_blobstore.resource_storage import ResourceStorage, is_fresh_path
 from django_blobstore.storages import inventory
+from django_blobstore.uncommitted import is_note
 from django_blobstore.upkeep.findings import Finding, Findings, Kind
 from django_blobstore.upkeep.runs import Origin, Record, recorded
 from django_blobstore.upkeep.sweep import expunge
@@ -337,6 +338,8 @@ class _Audit:
     def _check_strangers(self, storage: ResourceStorage, names: list[str]) -> None:
         # Files deleted meanwhile, with their rows, have no length.
         for name, length in inventory.lengths(storage.storage, names).items() if names else ():
+            if is_note(name):
+                continue
             if not is_fresh_path(name):
                 self._found(Finding(Kind.FILE_NOT_OURS, name, length, storage.alias))
             elif self._is_old(inventory.modified(storage.storage, name)):

@@ -14,6 +14,7 @@ from django.db import Error, router
 from django.db.models import Count, Sum
 from django.db.models.functions import Coalesce, Now
 
+from django_blobstore import uncommitted
 from django_blobstore.catalog import StoredFile
 from django_blobstore.errors import CatalogBusy
 from django_blobstore.failpoints import reach
@@ -31,7 +32,10 @@ RETRY_AFTER = timedelta(minutes=1)
 
 @dataclass
 class SweepReport:
-    """What a sweep did, or with `dry_run` would do; `total_files` is how many were due when it began."""
+    """What a sweep did, or with `dry_run` would do; `total_files` is how many were due when it began.
+
+    `rolled_back_files` were written in transactions that came to nothing, and are among the `deleted_files`.
+    """
 
     total_files: int = 0
     abandoned_uploads: int = 0
@@ -40,6 +44,7 @@ class SweepReport:
     failed_files: int = 0
     forgotten_requests: int = 0
     expired_uploads: int = 0
+    rolled_back_files: int = 0
 
 
 def sweep(
@@ -82,6 +87,9 @@ def sweeping(report: SweepReport, record: Record) -> Iterator[None]:
         record.run.figures = asdict(report)
         record.show("files", report.deleted_files + report.failed_files, report.total_files)
         yield
+    rolled_back = uncommitted.clear(pending.db)
+    report.rolled_back_files += rolled_back
+    report.deleted_files += rolled_back
     requests = PutRequest.objects.using(router.db_for_write(PutRequest))
     report.forgotten_requests += requests.forgettable().delete()[0]
     record.run.figures = asdict(report)
@@ -109,6 +117,8 @@ def _foresee() -> SweepReport:
     abandoned, forgettable = pending.abandoned().count(), requests.forgettable().count()
     report = SweepReport(totals["files"], abandoned, totals["files"], totals["bytes"] or 0, 0, forgettable)
     report.expired_uploads = uploads.count()
+    report.rolled_back_files = uncommitted.clear(pending.db, dry_run=True)
+    report.deleted_files += report.rolled_back_files
     return report
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from django.db import transaction
 from django.db.models.functions import Now
 from django.test import override_settings
 
@@ -74,6 +75,14 @@ def put_slowly(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
 
 def put_of_known_hash(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
     return lambda store: store.put(HOME, path, io.BytesIO(content), check_hash=sha384(content))
+
+
+def put_in_transaction(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
+    def run(store: ManagedStorage) -> None:
+        with transaction.atomic(using=store.catalog.using):
+            store.put(HOME, path, Stream(content), durable=False)
+
+    return run
 
 
 def refused_put(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
@@ -217,6 +226,14 @@ OPERATIONS = [
     Operation("put the same small content again", _A, _A, put("a", SMALL)),
     Operation("put the same large content again", {"a": LARGE}, {"a": LARGE}, put("a", LARGE)),
     Operation("put in place of damaged bytes", _A, _A | {"b": SMALL}, put("b", SMALL), prepare=mark),
+    Operation(
+        "put in a transaction",
+        _A,
+        _A | {"b": LARGE},
+        put_in_transaction("b", LARGE),
+        sound=False,  # until a sweep, if the transaction comes to nothing
+        keeps_parts=True,
+    ),
     Operation("put with a wrong hash", _A, _A, refused_put("b", LARGE)),
     Operation("put from a stream that breaks", _A, _A, broken_put("b", LARGE)),
     Operation("upload in parts", _A, _A | {"b": LARGE}, upload_in_parts("b", LARGE), keeps_parts=True),
