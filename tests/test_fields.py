@@ -74,7 +74,7 @@ def test_rows_deleted_in_bulk_and_by_a_cascade_take_their_files_with_them(stored
     for colour in range(3):
         photo(colour, album=album)
     kept = photo(7)
-    Photo.objects.filter(image__endswith="a.png").exclude(pk=kept.pk).delete()
+    Photo.objects.filter(image="photos/a.png").delete()
     assert len(names()) == 3
     album.delete()
     assert names() == [kept.image.name]
@@ -353,6 +353,7 @@ def test_a_file_in_a_storage_without_transactions_goes_after_the_commit(database
     assert files.exists(kept.file.name)
 
 
+@pytest.mark.slow
 def test_a_thousand_rows_that_share_ten_images_take_ten_files(stored: Stored) -> None:
     uploads = [png(colour) for colour in range(10)]
     rows = [

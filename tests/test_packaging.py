@@ -24,7 +24,8 @@ PUBLIC = {
     "django_blobstore.models": ["Bucket", "ManagedResource", "PendingFile", "PutRequest", "Resource"],
     "django_blobstore.proof": ["PutResponse", "RequestResponse", "answer"],
     "django_blobstore.resource_storage": ["ResourceStorage"],
-    "django_blobstore.storages": ["GridFSStorage"],
+    "django_blobstore.fields": ["BlobField", "BlobImageField"],
+    "django_blobstore.storages": ["BlobStorage", "GridFSStorage"],
     "django_blobstore.upkeep": ["sweep", "audit", "scrub"],
 }
 
