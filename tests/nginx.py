@@ -27,9 +27,8 @@ http {{
     sendfile on;
     tcp_nopush on;
     keepalive_requests 1000000;
-    client_max_body_size 0;
     {temporary}
-    {upstream}
+    {http}
     server {{
         listen 127.0.0.1:{port};
         {locations}
@@ -37,7 +36,12 @@ http {{
 }}
 """
 
-_UPSTREAM = "upstream site {{ server {address}; keepalive 16; }}"
+# What else is in http, unless a test says.
+HTTP = """
+    client_max_body_size 0;
+    upstream site { server 127.0.0.1:8000; keepalive 16; }
+"""
+_SITE = "127.0.0.1:8000"
 
 TO_SITE = """
     location / {
@@ -51,12 +55,12 @@ TO_SITE = """
 
 
 @contextmanager
-def nginx(directory: Path, locations: str, *, site: str = "") -> Iterator[str]:
-    """Serve `locations`, in nginx's language, and yield the URL; the upstream "site" is at the URL `site`."""
+def nginx(directory: Path, locations: str, *, site: str = "", http: str = HTTP) -> Iterator[str]:
+    """Serve `locations`, in nginx's language, and yield the URL; the upstream "site" in `http` is at the URL `site`."""
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
     configuration = directory / "nginx.conf"
-    configuration.write_text(_configured(directory, locations, port, site))
+    configuration.write_text(_configured(directory, locations, port, site, http))
     log = directory / "nginx.log"
     process = processes.start([str(NGINX), "-e", str(log), "-c", str(configuration)], log=log)
     try:
@@ -66,14 +70,14 @@ def nginx(directory: Path, locations: str, *, site: str = "") -> Iterator[str]:
         processes.stop(process)
 
 
-def _configured(directory: Path, locations: str, port: int, site: str) -> str:
+def _configured(directory: Path, locations: str, port: int, site: str, http: str) -> str:
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     return _CONFIGURATION.format(
         directory=directory,
         locations=locations,
         port=port,
         temporary=" ".join(f"{kind}_temp_path {directory}/{kind};" for kind in kinds),
-        upstream=_UPSTREAM.format(address=urlsplit(site).netloc) if site else "",
+        http=http.replace(_SITE, urlsplit(site).netloc or _SITE),
         # Else its workers could not read what a test of root's wrote.
         user="user root;" if os.geteuid() == 0 else "",
     )

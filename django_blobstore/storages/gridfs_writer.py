@@ -20,7 +20,8 @@ from django_blobstore.storages.gridfs_errors import told_as_os_errors
 from django_blobstore.storages.stored_file import StorageTimeout, StorageUnreachable
 
 FIRST_BATCH_BYTES = 2**19
-BATCH_BYTES = 4 * 2**20
+# A little less than 4 MiB: pymongo's buffer for a message is a power of two.
+BATCH_BYTES = 4 * 2**20 - 2**13
 BATCH_CHUNKS = 1024
 BATCHES_IN_FLIGHT = 2
 READ_BYTES = 2**20
