@@ -95,12 +95,15 @@ class ManagedStorage(AsyncTwins):
         """
         return self.open(self.stat(namespace, path))
 
-    def open(self, managed: ManagedResource) -> BlobFile:
-        """Open the bytes of `managed`, an object just looked up. Raises like `get`."""
+    def open(self, managed: ManagedResource, *, start: int = 0) -> BlobFile:
+        """Open the bytes of `managed`, an object just looked up. Raises like `get`.
+
+        To say at which byte reading will `start` may spare a round trip; until moved there the file is at its first.
+        """
         for _ in range(REREADS):
             try:
                 resource = managed.resource
-                file = ResourceStorage(resource.storage).get(resource.path, resource.length)
+                file = ResourceStorage(resource.storage).get(resource.path, resource.length, start=start)
                 return BlobFile(managed, file, on_damage=partial(self._damaged, managed))
             except FileNotFoundError:
                 # The object may have been replaced since it was read, and its old bytes swept.

@@ -49,12 +49,12 @@ class ResourceStorage:
     def storage(self) -> Storage:
         return storages[self.alias]
 
-    def get(self, path: str, length: int | None = None) -> File[bytes]:
+    def get(self, path: str, length: int | None = None, *, start: int = 0) -> File[bytes]:
         """Open the file at `path` for reading: seekable, in bounded memory. Raises `FileNotFoundError`.
 
-        Its `length` in bytes, where the caller knows it, may spare a round trip.
+        Its `length` in bytes, if the caller knows it, and where reading will `start` may spare round trips.
         """
-        return hooks.open_for_reading(self.storage, path, length)
+        return hooks.open_for_reading(self.storage, path, length, start)
 
     def read_range(self, path: str, start: int, length: int) -> bytes:
         """Return up to `length` bytes from the offset `start`, fetching little more than those."""

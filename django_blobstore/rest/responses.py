@@ -49,7 +49,7 @@ def blob_response(
         return HttpResponse(headers=headers | {"Content-Length": str(managed.resource.length)})
     # Ranges and lengths are of these very bytes, so GZipMiddleware and its like must leave them alone.
     request.META["HTTP_ACCEPT_ENCODING"] = "identity"
-    file = store.open(managed)
+    file = store.open(managed, start=spans[0].start if spans else 0)
     return _in_parts(request, file, headers, spans) if spans else _whole(request, file, headers)
 
 
@@ -101,9 +101,9 @@ def _streamed(
 
 
 def _blocks(file: BlobFile, span: Span) -> Iterator[bytes]:
+    """Yield the bytes of `span` as the storage gives them; what fits in one block comes whole, and so is checked."""
     file.seek(span.start)
-    left = span.length
-    while left:
-        block = file.read(min(BLOCK_SIZE, left))
-        left -= len(block)
+    block = file.read(min(BLOCK_SIZE, span.length))
+    while block:
         yield block
+        block = file.read1(min(BLOCK_SIZE, span.end - file.tell()))

@@ -20,7 +20,7 @@ from django.utils.encoding import filepath_to_uri
 from storages.base import BaseStorage
 
 from django_blobstore.storages.gridfs_bucket import Bucket, GridFSFile, bucket_for, named_id
-from django_blobstore.storages.gridfs_reader import Reader, read_ranges, small_file
+from django_blobstore.storages.gridfs_reader import Reader, read_ranges, read_directly
 from django_blobstore.storages.gridfs_writer import NewFile, Readable, Upload
 from django_blobstore.storages.stored_file import StoredFile
 
@@ -135,10 +135,10 @@ class GridFSStorage(BaseStorage):  # type: ignore[misc]
             upload.copy(content)
         return name
 
-    def open_named(self, name: str, length: int) -> StoredFile:
-        """Open what `save_named` saved, `length` bytes of it: up to one MiB costs one query."""
+    def open_named(self, name: str, length: int, start: int = 0) -> StoredFile:
+        """Open what `save_named` saved, of `length` bytes; one query brings the first chunks from `start` on."""
         file = GridFSFile(named_id(name), name, length, self.chunk_size)
-        return StoredFile(name, partial(self._reader, name), small_file(self._bucket, file))
+        return StoredFile(name, partial(self._reader, name), read_directly(self._bucket, file, start))
 
     def ensure_indexes(self) -> None:
         """Create the indexes of the bucket where they are missing, as the first write of each process does."""

@@ -18,15 +18,10 @@ from django_blobstore.storages.gridfs_errors import can_resume, told_as_os_error
 from django_blobstore.storages.stored_file import StorageUnreachable
 
 WINDOW_BYTES = 2**20
-STREAM_BYTES = 2 * 2**20
 WINDOW_CHUNKS = 1024
 GROUP_BYTES = 4 * 2**20
 ATTEMPTS = 5
 PAUSE = 0.2
-
-# Ids of chunks are of no use, and take time to send and to decode.
-_FIELDS = {"_id": False, "n": True, "data": True}
-
 
 class Reader(io.BufferedIOBase):
     """The bytes of one file, seekable; not to be shared between threads.
@@ -135,21 +130,39 @@ class Reader(io.BufferedIOBase):
             raise ValueError(f"The file {self.name!r} is closed.")
 
 
-def small_file(bucket: Bucket, file: GridFSFile) -> Reader | None:
-    """Return a reader of `file` by one query, whether or not there is a files document.
+def read_directly(bucket: Bucket, file: GridFSFile, start: int) -> Reader | None:
+    """Return a reader of `file` that has its chunks from `start` on, the first few, without a files document.
 
-    Only if it has one MiB at most in not too many chunks, and the length and chunk size are as `file` says, else None.
+    None if there are no chunks, or they are not as the length and chunk size of `file` ask for. One chunk tells: all
+    but the last have the size of a chunk, and the last one has none after it.
     """
-    if not 0 < file.length <= WINDOW_BYTES or file.chunk_count > WINDOW_CHUNKS:
-        return None
-    with told_as_os_errors():
-        found = retried(partial(_all_chunks, bucket, file))
-    if len(found) != file.chunk_count:
+    if not 0 <= start < file.length:
         return None
     try:
-        return Reader(bucket, file, chunks=[file.check_chunk(n, chunk) for n, chunk in enumerate(found)])
+        with told_as_os_errors():
+            return _small_file(bucket, file) if _is_small(file) else _large_file(bucket, file, start)
     except CorruptFile:
         return None
+
+
+def _is_small(file: GridFSFile) -> bool:
+    return file.length <= WINDOW_BYTES and file.chunk_count <= WINDOW_CHUNKS
+
+
+def _small_file(bucket: Bucket, file: GridFSFile) -> Reader | None:
+    """Return a reader that has the whole file, by one query."""
+    found = retried(partial(_all_chunks, bucket, file))
+    if len(found) != file.chunk_count:
+        return None
+    return Reader(bucket, file, chunks=[file.check_chunk(n, chunk) for n, chunk in enumerate(found)])
+
+
+def _large_file(bucket: Bucket, file: GridFSFile, start: int) -> Reader:
+    reader = Reader(bucket, file)
+    reader.seek(start)
+    reader.peek(1)
+    reader.seek(0)
+    return reader
 
 
 def chunks_from(
@@ -207,8 +220,7 @@ def _requests(bucket: Bucket, file: GridFSFile, n: int, soon: int, *, stream: bo
         window = min(2 * window, most)
         if stream and bucket.streams and n < file.chunk_count:
             try:
-                batch = _fitting(file, STREAM_BYTES)
-                with _find(bucket, file, n, batch_size=batch, cursor_type=CursorType.EXHAUST) as cursor:
+                with _find(bucket, file, n, batch_size=most, cursor_type=CursorType.EXHAUST) as cursor:
                     yield from cursor
                 return
             except InvalidOperation:  # Before 7.1 mongos has no exhaust cursors.
@@ -216,7 +228,8 @@ def _requests(bucket: Bucket, file: GridFSFile, n: int, soon: int, *, stream: bo
 
 
 def _find(bucket: Bucket, file: GridFSFile, n: int, **options: Any) -> Cursor[Document]:
-    return bucket.chunks.find({"files_id": {"$eq": file.id}, "n": {"$gte": n}}, _FIELDS, **options).sort("n", ASCENDING)
+    """Return a cursor over the chunks from number `n` on, whole: to leave out their ids has the server copy them."""
+    return bucket.chunks.find({"files_id": {"$eq": file.id}, "n": {"$gte": n}}, **options).sort("n", ASCENDING)
 
 
 def _all_chunks(bucket: Bucket, file: GridFSFile) -> list[Document]:
@@ -289,7 +302,7 @@ def _chunks_by_number(bucket: Bucket, file: GridFSFile, numbers: list[int]) -> d
     if not numbers:
         return {}
     query = {"files_id": {"$eq": file.id}, "n": {"$in": numbers}}
-    found = {chunk["n"]: chunk for chunk in bucket.chunks.find(query, _FIELDS)}
+    found = {chunk["n"]: chunk for chunk in bucket.chunks.find(query)}
     return {n: file.check_chunk(n, found.get(n)) for n in numbers}
 
 

@@ -30,10 +30,13 @@ __all__ = [
 Unanswered = (StorageUnreachable, StorageTimeout)
 
 
-def open_for_reading(storage: Storage, name: str, length: int | None = None) -> File[bytes]:
-    """Open the file `name`; its `length` in bytes, if known, may spare a query. Raises FileNotFoundError."""
+def open_for_reading(storage: Storage, name: str, length: int | None = None, start: int = 0) -> File[bytes]:
+    """Open the file `name`. Its `length` in bytes, if known, and where reading will `start` may spare queries.
+
+    Raises FileNotFoundError.
+    """
     if length is not None and hasattr(storage, "open_named"):
-        return cast("File[bytes]", storage.open_named(name, length))
+        return cast("File[bytes]", storage.open_named(name, length, start))
     s3 = _s3(storage)
     return cast("File[bytes]", s3.open_for_reading(storage, name)) if s3 else storage.open(name, "rb")
 

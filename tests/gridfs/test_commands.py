@@ -123,8 +123,8 @@ def test_a_large_get_sends_each_chunk_once_and_asks_only_for_the_first(
     commands.clear()
     with storage.open_named("content", 40 * CHUNK) as file:
         assert sum(map(len, file.chunks())) == 40 * CHUNK
-    # 2 chunks, then 4 at a time. The getMore are told of, though an exhaust cursor sends none.
-    assert commands.sent == ["find files", "find chunks", "find chunks"] + ["getMore chunks"] * 9
+    # 2 chunks at a time. The getMore are told of, though an exhaust cursor sends none.
+    assert commands.sent == ["find chunks", "find chunks"] + ["getMore chunks"] * 19
     assert commands.chunks == list(range(40))
 
 
@@ -133,8 +133,22 @@ def test_a_get_that_stops_early_sends_one_mebibyte(storage: GridFSStorage, comma
     commands.clear()
     with storage.open_named("content", 40 * CHUNK) as file:
         next(file.chunks())
-    assert commands.sent == ["find files", "find chunks"]
+    assert commands.sent == ["find chunks"]
     assert commands.chunks == [0, 1]
+
+
+def test_a_get_that_starts_further_on_is_one_query_of_the_chunks_it_touches(
+    storage: GridFSStorage, commands: Exchanges
+) -> None:
+    data = os.urandom(4 * CHUNK + 1)
+    storage.save_named("content", io.BytesIO(data))
+    for start, chunk in [(2 * CHUNK + 5, 2), (4 * CHUNK, 4)]:
+        commands.clear()
+        with storage.open_named("content", len(data), start) as file:
+            file.seek(start)
+            assert file.read(9) == data[start : start + 9]
+        assert commands.sent == ["find chunks"]
+        assert commands.chunks == [chunk]
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,31 @@ def test_a_file_outlives_the_chunk_size_it_was_saved_by(bucket: StoredInGridFS, 
         assert storage.read_range("content", length // 3, 700) == data[length // 3 : length // 3 + 700]
 
 
+@pytest.mark.parametrize("saved_by", [255 * 1024, 2**19, 2**20, 2**21])
+def test_a_large_file_outlives_the_chunk_size_it_was_saved_by(bucket: StoredInGridFS, saved_by: int) -> None:
+    data = os.urandom(2**21 + 17)
+    options = bucket.options["OPTIONS"]
+    GridFSStorage(**options, chunk_size=saved_by).save_named("content", io.BytesIO(data))
+    for opened_by in (2**17, 255 * 1024, 2**20, 2**22):
+        storage = GridFSStorage(**options, chunk_size=opened_by)
+        for start in (0, 1, 2**19, 2**20 + 3, 2**21 - 1, 2**21 + 16):
+            with storage.open_named("content", len(data), start) as file:
+                assert file.tell() == 0
+                file.seek(start)
+                assert file.read() == data[start:]
+                file.seek(0)
+                assert file.read() == data
+
+
+@pytest.mark.parametrize("length", [1, 2**20, 2**21])
+@pytest.mark.parametrize("start", [0, 2**20 - 1])
+def test_a_file_that_is_not_there_is_not_found_when_it_is_opened(
+    storage: GridFSStorage, length: int, start: int
+) -> None:
+    with pytest.raises(FileNotFoundError, match="'content'"):
+        storage.open_named("content", length, start)
+
+
 def test_a_reader_that_stops_early_leaves_its_connection_usable(storage: GridFSStorage, commands: Commands) -> None:
     storage.save("content", ContentFile(bytes(40 * CHUNK)))
     commands.clear()
