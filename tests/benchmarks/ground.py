@@ -21,6 +21,7 @@ POSTGRESQL = {
     "NAME": "postgres",
     "USER": "postgres",
     "CONN_MAX_AGE": None,
+    "OPTIONS": {"server_side_binding": True, "prepare_threshold": 3},
 }
 _BLOCK = os.urandom(MIB)
 
