@@ -24,7 +24,6 @@ from example_project import processes
 from tests.benchmarks.client import Connection, Crowd, request
 from tests.benchmarks.duel import Options, Row, duel, shown
 from tests.benchmarks.ground import MIB, deployment
-from tests.benchmarks.stock import bucket
 
 BIG = 64 * MIB
 SMALL = 4096
@@ -42,11 +41,13 @@ http: {{addr: "127.0.0.1:{port}"}}
 def rows(options: Options) -> Iterator[Row]:
     with deployment(postgresql=True, DELETION_GRACE=0) as directory, ExitStack() as servers:
         ours = servers.enter_context(our_site(options))
-        yield from against_stock(ours, servers.enter_context(stock_site(options)), options.rounds)
+        stock = servers.enter_context(stock_site(options))
+        yield from against_stock(ours, stock, options.rounds)
         if shutil.which("docker-registry"):
             registry = servers.enter_context(docker_registry(directory / "registry", options))
             yield from against_registry_big(ours, registry, options.rounds)
             yield from against_registry_small(ours, registry, options.rounds)
+            yield against_nothing(ours, stock, options.rounds)
         else:
             _left_out("docker-registry")
         yield from against_nginx(directory, options)
@@ -138,6 +139,23 @@ def against_registry_small(ours: Ours, registry: Registry, rounds: int) -> Itera
                 at_least=1.0,
                 rounds=rounds,
                 between=renew,
+            )
+        )
+
+
+def against_nothing(ours: Ours, stock: Stock, rounds: int) -> Row:
+    """Compare a small GET with a request that finds out who asks, and does nothing: nobody can be faster than that."""
+    ours.put("small/one", New(SMALL).body)
+    gets = [ours.head("GET", "small/one")] * REQUESTS
+    nothings = [request("GET", f"{stock.url}/nothing", token=ours.token)] * REQUESTS
+    with Crowd(ours.url, CONNECTIONS) as our_crowd, Crowd(stock.url, CONNECTIONS) as their_crowd:
+        return per_second(
+            duel(
+                "GET 4 KiB, 8 connections",
+                lambda: our_crowd.share(gets, Connection.send),
+                lambda: their_crowd.share(nothings, Connection.send),
+                against="a REST framework view that only checks the token",
+                rounds=rounds,
             )
         )
 
@@ -234,12 +252,12 @@ class Ours:
         self.url = url
         self.connection = Connection(url)
         self._objects = f"/api/buckets/{bucket}/objects"
-        self._token = token
+        self.token = token
 
     def head(self, method: str, path: str, length: int | None = None, *, through: str = "") -> bytes:
         """Return the head of a request for the object at `path`, or of one `through` another server."""
         url = f"{through or self.url}{self._objects}/{path}"
-        return request(method, url, token=self._token, length=length)
+        return request(method, url, token=self.token, length=length)
 
     def get(self, path: str) -> None:
         self.connection.send(self.head("GET", path))
@@ -257,12 +275,15 @@ class Stock:
     """Plain Django views over stock GridFS."""
 
     def __init__(self, url: str) -> None:
+        from tests.benchmarks.stock import bucket  # needs Django set up
+
         self.url = url
         self.connection = Connection(url)
+        self._bucket = bucket()
 
     def store(self, body: memoryview) -> str:
         """Keep `body` and return the id of its file."""
-        with bucket().open_upload_stream("big") as file:
+        with self._bucket.open_upload_stream("big") as file:
             file.write(bytes(body))
         return str(file._id)
 
@@ -270,8 +291,8 @@ class Stock:
         self.connection.send(request("PUT", f"{self.url}/put/{name}", length=len(body)), body)
 
     def clear(self, name: str) -> None:
-        for file in bucket().find({"filename": name}):
-            bucket().delete(file._id)
+        for file in self._bucket.find({"filename": name}):
+            self._bucket.delete(file._id)
 
 
 class Registry:

@@ -1,4 +1,7 @@
-"""What somebody would write with Django and pymongo alone: files of GridFS in and out of plain views, hashed."""
+"""What somebody would write with Django and pymongo alone: files of GridFS in and out of plain views, hashed.
+
+And a view that does nothing for whoever has a token: what a request to a REST interface costs whatever it is for.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,11 @@ from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from gridfs import GridFSBucket, GridOut
 from pymongo import MongoClient, WriteConcern
+from rest_framework.decorators import api_view
+from rest_framework.request import Request
 
 BLOCK = 1024 * 1024
+SMALL = bytes(4096)
 
 
 @cache
@@ -44,6 +50,12 @@ def put(request: HttpRequest, name: str) -> HttpResponse:
     return HttpResponse(hashed.hexdigest(), status=201)
 
 
+@api_view(["GET", "PUT"])
+def nothing(request: Request) -> HttpResponse:
+    request._request.read()
+    return HttpResponse(SMALL)
+
+
 def _chunks(file: GridOut) -> Iterator[bytes]:
     while chunk := file.readchunk():
         yield chunk
@@ -53,4 +65,5 @@ urlpatterns = [
     path("stream/<str:file_id>", streamed),
     path("file/<str:file_id>", as_file),
     path("put/<str:name>", put),
+    path("nothing", nothing),
 ]
