@@ -14,7 +14,7 @@ from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 
 from django_blobstore.access import may
-from django_blobstore.admin import columns
+from django_blobstore.admin import columns, uploads
 from django_blobstore.admin.places import Place, sees_counts, sees_every_place, viewer
 from django_blobstore.errors import InvalidPath
 from django_blobstore.listing import DELIMITER, Page, Wanted, list_page
@@ -96,7 +96,7 @@ class Browser:
             "sees_counts": sees_counts(place.viewer),
             "may_delete": place.may("delete"),
             "totals": None if place.bucket and place.namespace.user else _totals(place),
-            "upload": place.rest_urls(),
+            "upload": uploads.panel(self.admin.admin_site, place, folder),
             "remove_url": place.url(self.site, "remove", folder=folder),
             "list_url": self._list_url(place),
             "bucket_url": self._bucket_url(place),

@@ -17,7 +17,7 @@ from django.db.models import JSONField, Q, QuerySet
 from django.db.models.functions import Left
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.urls import URLPattern, path
+from django.urls import path
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.safestring import SafeString
@@ -25,7 +25,7 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from django_blobstore import serving
-from django_blobstore.admin import columns
+from django_blobstore.admin import columns, uploads
 from django_blobstore.admin.browser import Browser
 from django_blobstore.admin.keyset import KeysetAdmin
 from django_blobstore.admin.places import Place
@@ -275,7 +275,7 @@ class ManagedResourceAdmin(KeysetAdmin):
         """Confirm a removal, or go on with one."""
         return RemovalPages(self, request).respond()
 
-    def get_urls(self) -> list[URLPattern]:
+    def get_urls(self) -> list[Any]:
         views: dict[str, Callable[..., HttpResponseBase]] = {
             "<int:pk>/download/": self.download_view,
             "browse/": self.browse_view,
@@ -285,7 +285,7 @@ class ManagedResourceAdmin(KeysetAdmin):
             path(route, self.admin_site.admin_view(view), name=f"{_URL_NAME}_{route.split('/')[-2]}")
             for route, view in views.items()
         ]
-        return [*own, *super().get_urls()]
+        return [uploads.urls(self.admin_site), *own, *super().get_urls()]
 
     def browse_view(self, request: HttpRequest) -> HttpResponse:
         """Show what is in a folder of a namespace."""

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, QueryDict
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from django_blobstore.access import Action, may
@@ -84,29 +84,6 @@ class Place:
         chosen = {key: value for key, value in more.items() if value}
         return f"{reverse(name, current_app=site_name)}?{urlencode({**self.parameters, **chosen})}"
 
-    def rest_urls(self) -> dict[str, str] | None:
-        """Return where programs put objects here, by kind of request; None if the project has no such interface.
-
-        It offers buckets, one's own namespace and the global one, to whoever may add objects there.
-        """
-        route = self._route()
-        if not route or not self.may("add"):
-            return None
-        args = [str(self.bucket.pk)] if self.bucket else []
-        try:
-            urls = {name: reverse(f"blobstore:{route}-{name}", args=args) for name in ("objects", "put-requests")}
-            return {"objects": urls["objects"], "put_requests": urls["put-requests"], "uploads": _uploads_url()}
-        except NoReverseMatch:
-            return None
-
-    def _route(self) -> str:
-        user = self.namespace.user
-        if self.bucket:
-            return "" if user else "bucket"
-        if user:
-            return "me" if user == str(self.viewer.pk) else ""
-        return GLOBAL
-
 
 def viewer(request: HttpRequest) -> User:
     """Return who looks; the admin has let nobody in who is not logged in."""
@@ -130,10 +107,6 @@ def visible_objects(user: User, buckets: QuerySet[Any] | None = None) -> Managed
         return objects
     visible = Q(bucket__owner=user.pk) | Q(bucket=None, user=str(user.pk))
     return objects.filter(visible if buckets is None else visible | Q(bucket__in=buckets))
-
-
-def _uploads_url() -> str:
-    return reverse("blobstore:uploads")
 
 
 def _bucket(key: str) -> Bucket:

@@ -42,7 +42,7 @@ class BulkStatViewSet(StoreViewSet):
         return Response({"results": list(self._described(paths))})
 
     def _described(self, paths: list[str]) -> Iterator[dict[str, Any]]:
-        wrong = _wrong(paths)
+        wrong = wrong_paths(paths)
         there = find_all(self.place.namespace, set(paths) - wrong.keys())
         arriving = arriving_at(self.place.namespace, *(set(paths) - wrong.keys() - there.keys()))
         arriving |= {path for path, managed in there.items() if not managed.resource.path}
@@ -79,7 +79,7 @@ def _deleted(namespace: Namespace, paths: list[str]) -> Iterator[dict[str, Any]]
             yield _failure(path, error)
 
 
-def _wrong(paths: list[str]) -> dict[str, InvalidPath]:
+def wrong_paths(paths: list[str]) -> dict[str, InvalidPath]:
     """Return what is wrong with those of `paths` that no object can have."""
     wrong = {}
     for path in paths:

@@ -36,9 +36,15 @@ app_name = "blobstore"
 register_converter(AnyTextConverter, "any_text")
 
 
-def _view(viewset: type[StoreViewSet], **actions: Any) -> Callable[..., HttpResponseBase]:
-    """Return a view that opts out of ATOMIC_REQUESTS: a put commits a row before it writes the first byte."""
-    view: Callable[..., HttpResponseBase] = viewset.as_view(actions)
+View = Callable[..., HttpResponseBase]
+
+
+def _view(viewset: type[StoreViewSet], **actions: Any) -> View:
+    return non_atomic(viewset.as_view(actions))
+
+
+def non_atomic(view: View) -> View:
+    """Have `view` opt out of ATOMIC_REQUESTS: a put commits a row before it writes the first byte."""
     for alias in connections:
         view = transaction.non_atomic_requests(alias)(view)
     return view

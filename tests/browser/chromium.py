@@ -20,6 +20,8 @@ QUIET = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # A name of this machine that, unlike its number, browsers take for a page from elsewhere that came unencrypted.
+    "--host-resolver-rules=MAP insecure.test 127.0.0.1",
 ]
 Scheme = Literal["light", "dark"]
 
