@@ -707,13 +707,14 @@ class Ranking(models.Model):
     """What came first in a bucket, or in the whole store, when a sweep last looked.
 
     An index on the counts would always know, and every put of a content already stored would pay for it. `entries` are
-    `{"id", "path", "length"}` of the largest objects, or `{"id", "sha384", "length", "count"}` of the most shared
-    contents.
+    `{"id", "path", "length"}` of the largest objects, `{"id", "sha384", "length", "count"}` of the most shared
+    contents, or `{"id", "name"}` and the totals of the largest buckets.
     """
 
     class By(models.TextChoices):
         LENGTH = "length", _("largest objects")
         COUNT = "count", _("most shared contents")
+        STORED = "stored", _("largest buckets")
 
     bucket = models.ForeignKey(
         Bucket,

@@ -12,8 +12,9 @@ from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
+from django_blobstore.admin import upkeep
 from django_blobstore.managed import ManagedStorage, Namespace
-from django_blobstore.models import Bucket, ManagedResource, PendingFile, PutRequest, Resource
+from django_blobstore.models import Bucket, ManagedResource, PendingFile, PutRequest, Resource, UpkeepRun
 from tests.admin_pages import administrator, listed, page, staff, text
 from tests.stored import Stored
 
@@ -182,13 +183,25 @@ def verify_now(client: Client, *resources: Resource) -> HttpResponse:
 
 
 def test_contents_are_verified_when_somebody_asks(database: str, stored: Stored) -> None:
-    sound, missing = put("a", b"sound"), put("b", b"missing")
+    sound, missing, other = put("a", b"sound"), put("b", b"missing"), put("c", b"not chosen")
     stored.storage.delete(missing.path)
-    answer = text(verify_now(administrator(), sound, missing))
-    assert "1 content is sound." in answer
+    client = administrator()
+    assert "It begins." in text(verify_now(client, sound, missing))
+    run = UpkeepRun.objects.get()
+    answer = text(client.post(page(UpkeepRun, "advance", run.pk), follow=True))
+    assert "Contents compared 2" in answer
     assert "file-missing" in answer
     assert Resource.objects.get(pk=sound.pk).verified_at
+    assert Resource.objects.get(verified_at=None) == other
     assert Resource.objects.missing().get() == missing
+
+
+def test_more_contents_than_can_be_listed_are_not_verified_one_by_one(
+    database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "CHOSEN", 1)
+    assert "Choose at most 1 contents" in text(verify_now(administrator(), put("a", b"1"), put("b", b"2")))
+    assert not UpkeepRun.objects.exists()
 
 
 def test_who_may_only_look_cannot_have_contents_verified(database: str, stored: Stored) -> None:

@@ -16,7 +16,16 @@ from django_blobstore import listing
 from django_blobstore.admin import objects, resources
 from django_blobstore.admin.base import StoreAdmin
 from django_blobstore.managed import ManagedStorage, Namespace
-from django_blobstore.models import Bucket, ManagedResource, PendingFile, PutRequest, Resource
+from django_blobstore.models import (
+    Bucket,
+    ManagedResource,
+    Measurement,
+    PendingFile,
+    PutRequest,
+    Resource,
+    UpkeepRun,
+)
+from django_blobstore.upkeep import audit, measure, sweep
 from example_project.loading import load_bucket
 from tests.admin_pages import administrator, page
 from tests.conftest import DATABASES
@@ -48,7 +57,16 @@ def large(postgres: Any, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> Ite
         ManagedStorage().put(Namespace(user="7"), "mine.txt", b"mine")
         _make_requests(5_000)
         _make_files(5_000)
-        yield load_bucket("large", objects=OBJECTS, contents=OBJECTS // 4)
+        bucket = load_bucket("large", objects=OBJECTS, contents=OBJECTS // 4)
+        _look_after()
+        yield bucket
+
+
+def _look_after() -> None:
+    """Write down what the dashboard tells."""
+    measure()
+    sweep()
+    audit()
 
 
 def _make_requests(number: int) -> None:
@@ -94,8 +112,10 @@ def admin_pages(bucket: Bucket) -> Iterator[str]:
         PendingFile: ["", *(f"state={state}" for state in ("arriving", "abandoned", "waiting", "due"))],
     }.items():
         yield from (f"{page(model, 'changelist')}?{query}" for query in queries)
+    yield from (page(model, "changelist") for model in (Measurement, UpkeepRun))
+    yield page(Measurement, "bucket", bucket.pk)
     rows = [bucket, ManagedResource.objects.get(path="notes-3.txt"), shared]
-    rows += [PutRequest.objects.first(), PendingFile.objects.first()]
+    rows += [PutRequest.objects.first(), PendingFile.objects.first(), UpkeepRun.objects.get(kind="audit")]
     yield from (page(type(row), "change", row.pk) for row in rows)
 
 
@@ -166,6 +186,7 @@ def test_no_page_has_sqlite_sort_a_large_table(stored: Stored, monkeypatch: pyte
     _make_files(100)
     alias, client, wrong = DATABASES["sqlite"], administrator(), []
     bucket = load_bucket("large", objects=5_000, contents=500)
+    _look_after()
     addresses = [*admin_pages(bucket), *rest_pages(bucket)]
     for address in addresses:
         with CaptureQueriesContext(connections[alias]) as queries:

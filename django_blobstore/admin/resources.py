@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
 from django_blobstore.admin import columns
 from django_blobstore.admin.base import ReadOnlyAdmin, StateFilter
 from django_blobstore.admin.keyset import KeysetAdmin
+from django_blobstore.admin.upkeep import CHOSEN, start_verification
 from django_blobstore.models import ManagedResource, Resource
-from django_blobstore.upkeep import verify
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
 
 LISTED_REFERENCES = 100
-LISTED_FINDINGS = 20
 
 
 class ResourceStateFilter(StateFilter):
@@ -95,15 +93,10 @@ class ResourceAdmin(ReadOnlyAdmin, KeysetAdmin):
         return ResourceStateFilter.label("sound" if resource.path else "pending")
 
     @admin.action(description=_("Verify the bytes now"), permissions=["verify"])
-    def verify_now(self, request: HttpRequest, queryset: QuerySet[Resource]) -> None:
-        """Compare the stored bytes of the chosen contents with their hashes and tell what came out."""
-        findings = [verify(resource) for resource in queryset.exclude(path="")]
-        wrong = list(filter(None, findings))
-        for finding in wrong[:LISTED_FINDINGS]:
-            self.message_user(request, f"{finding.name}: {finding.kind}, {finding.detail}", messages.ERROR)
-        sound = len(findings) - len(wrong)
-        told = ngettext("%(count)d content is sound.", "%(count)d contents are sound.", sound) % {"count": sound}
-        self.message_user(request, told, messages.SUCCESS if sound else messages.WARNING)
+    def verify_now(self, request: HttpRequest, queryset: QuerySet[Resource]) -> HttpResponse | None:
+        """Compare the stored bytes of the chosen contents with their hashes, on a page that shows how it goes."""
+        keys = list(queryset.order_by().values_list("pk", flat=True)[: CHOSEN + 1])
+        return start_verification(request, self.admin_site, keys)
 
     @admin.display(description=_("verified"))
     def verified(self, resource: Resource) -> SafeString | StrOrPromise:

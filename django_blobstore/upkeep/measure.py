@@ -85,7 +85,12 @@ def _rank(using: str) -> None:
     now = timezone.now()
     rows = Ranking.objects.using(using)
     rows.all().delete()
-    for by, entries in ((Ranking.By.LENGTH, _largest(using)), (Ranking.By.COUNT, _most_shared(using))):
+    found: dict[str, dict[UUID | None, list[Entry]]] = {
+        Ranking.By.LENGTH: _largest(using),
+        Ranking.By.COUNT: _most_shared(using),
+        Ranking.By.STORED: {None: _largest_buckets(using)},
+    }
+    for by, entries in found.items():
         rows.bulk_create(
             (Ranking(bucket_id=key, by=by, measured_at=now, entries=listed) for key, listed in entries.items()),
             batch_size=BATCH,
@@ -120,6 +125,14 @@ def _most_referred_to(using: str) -> list[Entry]:
     shared: QuerySet[Resource] = Resource.objects.using(using).filter(reference_count__gt=1)
     first = shared.order_by("-reference_count", "pk")[:RANKED]
     return [{"id": one.pk, "sha384": one.sha384, "length": one.length, "count": one.reference_count} for one in first]
+
+
+def _largest_buckets(using: str) -> list[Entry]:
+    buckets: QuerySet[Any] = Bucket.objects.using(using).with_usage()
+    return [
+        {"id": str(bucket.pk), "name": str(bucket), **{column: getattr(bucket, column) for column in Totals._fields}}
+        for bucket in buckets.order_by("-stored_bytes", "pk")[:RANKED]
+    ]
 
 
 def _in_order(ranked: dict[UUID | None, list[Entry]], by: str) -> dict[UUID | None, list[Entry]]:

@@ -16,6 +16,8 @@ from django_blobstore.upkeep.findings import SAMPLE, Finding
 # Of each kind so many runs are kept, and of those in which nothing happened the last one.
 KEPT = 200
 SECONDS_BETWEEN_SIGNS = 1.0
+# The figure of a sweep that holds what there was after it, which is nothing that it did.
+STANDING = "standing"
 Origin = UpkeepRun.Origin
 
 
@@ -65,7 +67,8 @@ def recorded(kind: str, origin: str) -> Iterator[Record]:
 
 
 def _is_eventful(run: UpkeepRun) -> bool:
-    return run.kind != UpkeepRun.Kind.SWEEP or any(run.figures.values())
+    figures = (figure for name, figure in run.figures.items() if name != STANDING)
+    return run.kind != UpkeepRun.Kind.SWEEP or any(figures)
 
 
 def _forget(run: UpkeepRun) -> None:

@@ -20,7 +20,7 @@ from django_blobstore.models import Resource, ResourceQuerySet, UpkeepRun, Upkee
 from django_blobstore.upkeep.audit import AuditReport, Position, auditing
 from django_blobstore.upkeep.findings import Finding, Kind
 from django_blobstore.upkeep.measure import measure
-from django_blobstore.upkeep.runs import Record
+from django_blobstore.upkeep.runs import STANDING, Record
 from django_blobstore.upkeep.scrub import PATIENCE, verify
 from django_blobstore.upkeep.sweep import SweepReport, sweeping
 
@@ -115,7 +115,8 @@ def _take(run: UpkeepRun) -> bool:
 
 
 def _sweep(step: _Step) -> Iterator[None]:
-    yield from sweeping(SweepReport(**step.run.figures), step)
+    done = {name: figure for name, figure in step.run.figures.items() if name != STANDING}
+    yield from sweeping(SweepReport(**done), step)
 
 
 def _audit(step: _Step) -> Iterator[None]:

@@ -18,11 +18,19 @@ from django_blobstore import uncommitted
 from django_blobstore.catalog import StoredFile
 from django_blobstore.errors import CatalogBusy
 from django_blobstore.failpoints import reach
-from django_blobstore.models import PendingFile, PutRequest, ResumableUpload, UpkeepRun
+from django_blobstore.models import (
+    PendingFile,
+    PendingFileQuerySet,
+    PutRequest,
+    PutRequestQuerySet,
+    Resource,
+    ResumableUpload,
+    UpkeepRun,
+)
 from django_blobstore.resource_storage import ResourceStorage
 from django_blobstore.transactions import transact
 from django_blobstore.upkeep.measure import measure_what_is_due
-from django_blobstore.upkeep.runs import Origin, Record, recorded
+from django_blobstore.upkeep.runs import STANDING, Origin, Record, recorded
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +100,7 @@ def sweeping(report: SweepReport, record: Record) -> Iterator[None]:
     report.deleted_files += rolled_back
     requests = PutRequest.objects.using(router.db_for_write(PutRequest))
     report.forgotten_requests += requests.forgettable().delete()[0]
-    record.run.figures = asdict(report)
+    record.run.figures = {**asdict(report), STANDING: _standing(pending, requests)}
     _measure()
 
 
@@ -120,6 +128,16 @@ def _foresee() -> SweepReport:
     report.rolled_back_files = uncommitted.clear(pending.db, dry_run=True)
     report.deleted_files += report.rolled_back_files
     return report
+
+
+def _standing(pending: PendingFileQuerySet, requests: PutRequestQuerySet) -> dict[str, int]:
+    """Count what is under way now that the sweep is over, and what is damaged, for the dashboard."""
+    kept = {state: getattr(pending, state)().count() for state in ("arriving", "abandoned", "waiting", "due")}
+    states = {"open": requests.answerable(), "expired": requests.expired()}
+    states |= {str(state): requests.filter(state=state) for state in (PutRequest.State.USED, PutRequest.State.FAILED)}
+    kept |= {f"requests_{state}": rows.count() for state, rows in states.items()}
+    damaged = Resource.objects.using(pending.db).damaged()
+    return {**kept, "damaged": damaged.filter(missing=False).count(), "missing": damaged.missing().count()}
 
 
 def _measure() -> None:

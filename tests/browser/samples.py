@@ -10,8 +10,16 @@ from django.db.models.functions import Now
 from django.urls import reverse
 
 from django_blobstore.managed import ManagedStorage, Namespace
-from django_blobstore.models import Bucket, ManagedResource, PendingFile, PutRequest, Resource
-from django_blobstore.upkeep import scrub
+from django_blobstore.models import (
+    Bucket,
+    ManagedResource,
+    Measurement,
+    PendingFile,
+    PutRequest,
+    Resource,
+    UpkeepRun,
+)
+from django_blobstore.upkeep import audit, measure, scrub, sweep
 from example_project.samples import samples
 
 
@@ -21,7 +29,21 @@ def fill() -> None:
     for sample in samples():
         store.put(Namespace(bucket=sample.bucket), sample.path, sample.content, content_type=sample.content_type)
     store.put(Namespace(user="7"), "drafts/letter.txt", b"Dear reader,\n", content_type="text/plain")
+    _past()
     _one_of_each_trouble()
+
+
+def _past() -> None:
+    """Let the store have grown for some weeks, and upkeep have looked at it."""
+    measure()
+    for row in list(Measurement.objects.all()):
+        for number in range(1, 40):
+            share = (1 - number / 50) ** 2
+            row.pk, row.day = None, row.day - timedelta(days=2)
+            row.logical_bytes, row.stored_bytes = int(row.logical_bytes * share), int(row.stored_bytes * share)
+            row.save()
+    audit()
+    sweep()
 
 
 def _one_of_each_trouble() -> None:
@@ -79,5 +101,9 @@ PAGES: dict[str, Callable[[], str]] = {
     "put requests": lambda: admin_url(PutRequest, "changelist"),
     "put request": lambda: admin_url(PutRequest, "change", PutRequest.objects.values_list("pk", flat=True).first()),
     "pending files": lambda: admin_url(PendingFile, "changelist"),
+    "dashboard": lambda: admin_url(Measurement, "changelist"),
+    "dashboard of a bucket": lambda: admin_url(Measurement, "bucket", _bucket().pk),
+    "upkeep runs": lambda: admin_url(UpkeepRun, "changelist"),
+    "upkeep run": lambda: admin_url(UpkeepRun, "change", UpkeepRun.objects.get(kind="audit").pk),
     "pending file": lambda: admin_url(PendingFile, "change", "arriving"),
 }

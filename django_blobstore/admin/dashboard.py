@@ -1,0 +1,264 @@
+"""What is stored, how it grew and how healthy it is, on one page: of the whole store, and of a bucket.
+
+Nothing is counted for the page. Totals are those that each put keeps, or those a sweep wrote down; the page says when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from django_blobstore.access import may
+from django_blobstore.admin import columns
+from django_blobstore.admin.base import ReadOnlyAdmin
+from django_blobstore.admin.charts import Chart, growth, share
+from django_blobstore.admin.places import sees_counts, viewer
+from django_blobstore.admin.upkeep import Standing, upkeep_of
+from django_blobstore.models import (
+    Bucket,
+    ManagedResource,
+    Measurement,
+    PendingFile,
+    PutRequest,
+    Ranking,
+    Resource,
+    Totals,
+    Usage,
+    start_of_day,
+)
+from django_blobstore.namespaces import Namespace
+
+PERIODS = (30, 90, 365)
+NAME = "django_blobstore_measurement"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Totals at a time, and how they look side by side."""
+
+    totals: Totals
+    at: datetime
+
+    @property
+    def saved(self) -> int:
+        return max(self.totals.logical_bytes - self.totals.stored_bytes, 0)
+
+    @property
+    def saved_percent(self) -> int:
+        return round(100 * self.saved / self.totals.logical_bytes) if self.totals.logical_bytes else 0
+
+    @property
+    def stored_share(self) -> str:
+        widest = max(self.totals.logical_bytes, self.totals.stored_bytes)
+        return share(self.totals.stored_bytes, widest)
+
+    @property
+    def logical_share(self) -> str:
+        widest = max(self.totals.logical_bytes, self.totals.stored_bytes)
+        return share(self.totals.logical_bytes, widest)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a ranking: its name, where it is shown if that may be seen, and its figures."""
+
+    name: str
+    url: str
+    length: int
+    count: int
+    share: str
+
+
+class DashboardAdmin(ReadOnlyAdmin):
+    """Shows the totals where other tables have their list."""
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        return [
+            path("", wrap(self.changelist_view), name=f"{NAME}_changelist"),
+            path("bucket/<uuid:key>/", wrap(self.bucket_view), name=f"{NAME}_bucket"),
+        ]
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("django_blobstore.view_measurement")
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return self._respond(request, None)
+
+    def bucket_view(self, request: HttpRequest, key: Any) -> HttpResponse:
+        """Show the dashboard of one bucket, to whoever may see the bucket."""
+        bucket = get_object_or_404(Bucket, pk=key)
+        if not may(viewer(request), "view", "bucket", bucket):
+            raise Http404(_("There is no such bucket, or you may not see it."))
+        return self._respond(request, bucket)
+
+    def _respond(self, request: HttpRequest, bucket: Bucket | None) -> HttpResponse:
+        title = _("Dashboard of %(bucket)s") % {"bucket": bucket} if bucket else _("Dashboard")
+        context = {
+            **self.admin_site.each_context(request),
+            **(_Dashboard(self, request, bucket).context()),
+            "opts": self.opts,
+            "title": title,
+            "bucket": bucket,
+        }
+        return TemplateResponse(request, "admin/django_blobstore/dashboard.html", context)
+
+
+class _Dashboard:
+    """What one page shows to one person."""
+
+    def __init__(self, admin: DashboardAdmin, request: HttpRequest, bucket: Bucket | None) -> None:
+        self.site = admin.admin_site
+        self.user = viewer(request)
+        self.bucket = bucket
+        self.days = _period(request.GET.get("days", ""))
+
+    def context(self) -> dict[str, Any]:
+        measured = self._measurements()
+        shown = {
+            "figures": self._figures(measured),
+            "chart": self._chart(measured),
+            "measured": measured[::-1],
+            "periods": PERIODS,
+            "days": self.days,
+            **self._rankings(),
+        }
+        return shown if self.bucket else {**shown, **self._operation()}
+
+    def _measurements(self) -> list[Measurement]:
+        """Return the rows of the period, and the one before it, which says where the lines begin."""
+        rows = Measurement.objects.of(self.bucket)
+        inside = list(rows.filter(day__gt=self._start()))
+        before = rows.filter(day__lte=self._start()).last()
+        return [before, *inside] if before else inside
+
+    def _start(self) -> Any:
+        return (start_of_day() - timedelta(days=self.days)).date()
+
+    def _figures(self, measured: Sequence[Measurement]) -> Figures | None:
+        if self.bucket:
+            totals = Usage.objects.within(Namespace(bucket=self.bucket.pk)).totals()
+            return Figures(totals, timezone.now())
+        return Figures(measured[-1].totals, measured[-1].measured_at) if measured else None
+
+    def _chart(self, measured: Sequence[Measurement]) -> Chart | None:
+        if not measured:
+            return None
+        start = self._start()
+        logical = [(max(row.day, start), row.logical_bytes) for row in measured]
+        stored = [(max(row.day, start), row.stored_bytes) for row in measured]
+        series = [("logical", _("logical"), logical), ("stored", _("stored"), stored)]
+        return growth(start, start_of_day().date(), series)
+
+    def _rankings(self) -> dict[str, Any]:
+        found = {row.by: row for row in Ranking.objects.filter(bucket=self.bucket)}
+        shown: dict[str, Any] = {"ranked_at": max((row.measured_at for row in found.values()), default=None)}
+        sees_objects = may(self.user, "view", "managedresource", self.bucket)
+        if sees_objects:
+            shown["largest"] = self._largest(found.get(Ranking.By.LENGTH))
+        if sees_objects if self.bucket else sees_counts(self.user):
+            shown["most_shared"] = self._most_shared(found.get(Ranking.By.COUNT))
+        if not self.bucket and may(self.user, "view", "bucket"):
+            shown["largest_buckets"] = self._largest_buckets(found.get(Ranking.By.STORED))
+        return shown
+
+    def _largest(self, ranking: Ranking | None) -> list[Entry]:
+        entries = ranking.entries if ranking else []
+        urls = self._urls(ManagedResource, entries)
+        longest = max((entry["length"] for entry in entries), default=0)
+        return [
+            Entry(entry["path"], urls.get(entry["id"], ""), entry["length"], 0, share(entry["length"], longest))
+            for entry in entries
+        ]
+
+    def _most_shared(self, ranking: Ranking | None) -> list[Entry]:
+        entries = ranking.entries if ranking else []
+        urls = self._urls(Resource, entries) if self.user.has_perm("django_blobstore.view_resource") else {}
+        most = max((entry["count"] for entry in entries), default=0)
+        return [
+            Entry(
+                entry["sha384"], urls.get(entry["id"], ""), entry["length"], entry["count"], share(entry["count"], most)
+            )
+            for entry in entries
+        ]
+
+    def _largest_buckets(self, ranking: Ranking | None) -> list[Entry]:
+        entries = ranking.entries if ranking else []
+        largest = max((entry["stored_bytes"] for entry in entries), default=0)
+        there = set(map(str, Bucket.objects.filter(pk__in=[one["id"] for one in entries]).values_list("pk", flat=True)))
+        return [
+            Entry(
+                entry["name"],
+                columns.page_url(self.site, Measurement, "bucket", entry["id"]) if entry["id"] in there else "",
+                entry["stored_bytes"],
+                entry["object_count"],
+                share(entry["stored_bytes"], largest),
+            )
+            for entry in entries
+        ]
+
+    def _urls(self, model: type[Model], entries: Sequence[dict[str, Any]]) -> dict[Any, str]:
+        """Return the addresses of the rows that are there still."""
+        wanted = [entry["id"] for entry in entries]
+        there = model._default_manager.filter(pk__in=wanted).values_list("pk", flat=True)
+        return {pk: columns.page_url(self.site, model, "change", pk) for pk in there}
+
+    def _operation(self) -> dict[str, Any]:
+        """Return what is under way and what upkeep did, as far as the person may see each."""
+        if not self.user.has_perm("django_blobstore.view_upkeeprun"):
+            return {}
+        upkeep = upkeep_of(self.site)
+        return {
+            "upkeep": upkeep,
+            "may_run": self.user.has_perm("django_blobstore.add_upkeeprun"),
+            "standing": [line for line in _standing(self.site, upkeep.standing) if self._sees(line["model"])],
+            "oldest": Resource.objects.exclude(path="")
+            .filter(verified_at__isnull=False)
+            .order_by("verified_at")
+            .first(),
+        }
+
+    def _sees(self, model: str) -> bool:
+        return self.user.has_perm(f"django_blobstore.view_{model}")
+
+
+def _period(days: str) -> int:
+    return int(days) if days.isdecimal() and int(days) in PERIODS else PERIODS[1]
+
+
+def _standing(site: Any, standing: Standing) -> list[dict[str, Any]]:
+    """Return what there was after the last sweep: what it is, how many, and where they are listed."""
+    lines: list[tuple[str, type[Model], str, bool]] = [
+        (_("Files arriving"), PendingFile, "arriving", False),
+        (_("Files to be deleted later"), PendingFile, "waiting", False),
+        (_("Files overdue for deletion"), PendingFile, "due", True),
+        (_("Uploads given up"), PendingFile, "abandoned", True),
+        (_("Put requests open"), PutRequest, "open", False),
+        (_("Put requests used"), PutRequest, "used", False),
+        (_("Put requests failed"), PutRequest, "failed", True),
+        (_("Contents damaged"), Resource, "damaged", True),
+        (_("Contents missing"), Resource, "missing", True),
+    ]
+    return [
+        {
+            "label": label,
+            "model": model._meta.model_name,
+            "number": standing.number(model, state),
+            "is_bad": is_bad,
+            "url": columns.page_url(site, model, "changelist", state=state),
+        }
+        for label, model, state, is_bad in lines
+    ]

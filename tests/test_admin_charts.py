@@ -1,0 +1,30 @@
+"""Where the lines and ticks of a chart are."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from django_blobstore.admin.charts import growth, share
+
+KIB = 1024
+
+
+def test_lines_are_level_until_a_change_and_ticks_are_round() -> None:
+    points = [(date(2026, 1, 1), 0), (date(2026, 1, 6), 3 * KIB)]
+    chart = growth(date(2026, 1, 1), date(2026, 1, 11), [("stored", "stored", points)])
+    assert chart.lines[0].path == "M84.0 228.0H394.0V66.0H704.0"
+    assert [tick.label.replace("\xa0", " ") for tick in chart.up] == [
+        "0 bytes", "1.0 KB", "2.0 KB", "3.0 KB", "4.0 KB"
+    ]  # fmt: skip
+
+
+def test_a_bar_is_as_wide_as_its_share() -> None:
+    assert (share(1, 4), share(4, 4), share(0, 0)) == ("25.0", "100.0", "0")
+
+
+@pytest.mark.parametrize("days", [30, 90, 365])
+def test_no_more_days_are_named_than_there_is_room_for(days: int) -> None:
+    chart = growth(date(2026, 1, 1), date.fromordinal(date(2026, 1, 1).toordinal() + days), [])
+    assert 2 < len(chart.across) <= 7
