@@ -29,11 +29,15 @@ def sent_to_content_host(request: HttpRequest, managed: ManagedResource) -> Http
         return None
     namespace, sha384 = managed.namespace, managed.resource.sha384
     grant = Grant(str(namespace.bucket), namespace.user, int(timezone.now().timestamp()) + SIGNED_FOR, sha384)
-    path = urlsplit(absolute_url(request, SIGNED_VIEW, **grant.sign(managed.path))).path
     # The URL is as secret as the bytes, and soon of no use.
-    return HttpResponseRedirect(
-        conf.CONTENT_HOST + path, headers={"Cache-Control": "no-store", "X-Content-SHA384": sha384}
-    )
+    headers = {"Cache-Control": "no-store", "X-Content-SHA384": sha384}
+    return HttpResponseRedirect(signed_url(request, grant, managed.path), headers=headers)
+
+
+def signed_url(request: HttpRequest, grant: Grant, path: str) -> str:
+    """Return the URL by which whoever has it can use `grant` for `path`; on ``CONTENT_HOST``, if there is one."""
+    url = absolute_url(request, SIGNED_VIEW, **grant.sign(path))
+    return conf.CONTENT_HOST + urlsplit(url).path if conf.CONTENT_HOST else url
 
 
 class ContentHostMiddleware(MiddlewareMixin):

@@ -15,8 +15,8 @@ from django_blobstore.conf import conf
 from django_blobstore.errors import ConditionFailed
 from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import ManagedResource
+from django_blobstore.rest.content_host import signed_url
 from django_blobstore.rest.grants import Grant
-from django_blobstore.rest.paths import absolute_url
 from django_blobstore.rest.problems import Problem
 from django_blobstore.rest.serializers import HashField, PathField
 from django_blobstore.rest.viewsets import ObjectViewSet, StoreViewSet, valid
@@ -50,7 +50,7 @@ class SigningViewSet(StoreViewSet):
         seconds = wanted.get("expires_in", min(DEFAULT_SECONDS, int(conf.SIGNED_URL_LIFETIME)))
         expires = int(timezone.now().timestamp()) + seconds
         grant = Grant(str(namespace.bucket), namespace.user, expires, wanted["sha384"])
-        url = absolute_url(request._request, "signed-object", **grant.sign(path))
+        url = signed_url(request._request, grant, path)
         return Response({"url": url, "expires_at": datetime.fromtimestamp(expires, UTC)})
 
 

@@ -55,6 +55,16 @@ def test_a_get_leads_to_a_signed_url_on_the_content_host(database: str, url: str
     assert (part.status_code, b"".join(part.streaming_content)) == (206, b"script")
 
 
+def test_a_url_that_somebody_signs_is_of_the_content_host(database: str, url: str, bucket: Bucket) -> None:
+    asked = api.client(api.administrator()).post(
+        f"/api/buckets/{bucket.pk}/sign", {"path": "a/ü ?.html"}, format="json"
+    )
+    signed = asked.json()["url"]
+    assert signed.startswith(f"https://{HOST}/api/signed/")
+    got = there(signed)
+    assert (got.status_code, b"".join(got.streaming_content)) == (200, CONTENT)
+
+
 def test_objects_of_users_and_of_nobody_are_sent_from_there_too(database: str, url: str) -> None:
     client = api.client(api.administrator())
     for mine in ("/api/me/objects/x", "/api/global/objects/x"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -13,6 +15,7 @@ from pytest_django import Settings
 
 from django_blobstore.models import Bucket, Resource
 from django_blobstore.upkeep import scrub
+from tests.apache import HAS_XSENDFILE, apache
 from tests.conftest import need
 from tests.nginx import NGINX, TO_SITE, nginx
 from tests.rest import api
@@ -244,6 +247,44 @@ def test_x_sendfile_names_the_file_and_keeps_every_header(url: str, stored: Stor
     kept = dict(streamed.items()) | {"Content-Length": "0", "X-Sendfile": answer["X-Sendfile"]}
     del kept["Accept-Ranges"], kept["Content-Digest"]  # the server says what it cuts
     assert dict(answer.items()) == kept
+
+
+@pytest.fixture
+def apache_front(database: str, bucket: Bucket, settings: Settings) -> Iterator[httpx.Client]:
+    """A client of root's of an Apache, set up as documented, before a site that has it send files."""
+    need(HAS_XSENDFILE, "Apache with mod_xsendfile")
+    directives = documented("apache", "## Apache and lighttpd, files")
+    # Not in tmp_path: no other user can read that, and root is none that Apache runs as.
+    with TemporaryDirectory() as directory, ExitStack() as stack:
+        Path(directory).chmod(0o755)
+        stored = StoredInFiles(Path(directory, "blobs"))
+        settings.STORAGES = {**settings.STORAGES, ALIAS: stored.options}
+        settings.BLOBSTORE = {"SERVE_METHOD": "x-sendfile"}
+        administrator = api.administrator()
+        api.put(api.client(administrator), "/api/me/objects/a%20%25b.png", CONTENT, content_type="image/png")
+        served = stack.enter_context(site(GUNICORN))
+        directives = directives.replace("http://127.0.0.1:8000", served.url)
+        assert directives.count("/srv/blobs") == 1
+        directives = directives.replace("/srv/blobs", str(stored.directory))
+        base = stack.enter_context(apache(Path(directory, "apache"), directives))
+        yield stack.enter_context(httpx.Client(base_url=f"{base}/api/", auth=("root", api.PASSWORD), timeout=60))
+
+
+def test_apache_sends_files_and_ranges_under_our_headers(apache_front: httpx.Client) -> None:
+    url = "me/objects/a%20%25b.png"
+    ours = get(f"/api/{url}")
+    whole = apache_front.get(url)
+    assert (whole.status_code, whole.content) == (200, CONTENT)
+    assert "x-sendfile" not in whole.headers
+    for name in ("ETag", "Last-Modified", "X-Content-SHA384", "Repr-Digest", "Content-Type", "Content-Disposition"):
+        assert whole.headers[name] == ours[name]
+    for name in ("X-Content-Type-Options", "Content-Security-Policy", "Cache-Control"):
+        assert whole.headers[name] == ours[name]
+    part = apache_front.get(url, headers={"Range": "bytes=13-999"})
+    assert (part.status_code, part.content) == (206, CONTENT[13:1000])
+    assert apache_front.get(url, headers={"If-None-Match": ours["ETag"]}).status_code == 304
+    assert apache_front.head(url).headers["Content-Length"] == str(len(CONTENT))
+    assert apache_front.get(url, auth=("root", "wrong")).status_code == 401
 
 
 @pytest.mark.parametrize(
