@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from django.template.defaultfilters import filesizeformat
 from django.utils.formats import date_format
 
-WIDTH, HEIGHT = 720, 260
+WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 84, 16, 12, 32
 TICKS = 4
 DAYS_BETWEEN = (1, 2, 7, 14, 31, 61, 92)

@@ -23,6 +23,7 @@ GROUP_BYTES = 4 * 2**20
 ATTEMPTS = 5
 PAUSE = 0.2
 
+
 class Reader(io.BufferedIOBase):
     """The bytes of one file, seekable; not to be shared between threads.
 
