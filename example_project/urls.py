@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.contrib.staticfiles.urls import staticfiles_urlpatterns
 from django.urls import include, path
 from django.views.generic import RedirectView
+from rest_framework.authtoken.views import obtain_auth_token
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
@@ -23,6 +24,7 @@ if settings.HAS_DOCS:
     ]
 
 urlpatterns += [
+    path("api/token/", obtain_auth_token, name="token"),
     path("api/", include("django_blobstore.rest.urls")),
     *staticfiles_urlpatterns(),
 ]

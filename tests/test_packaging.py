@@ -20,6 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 PUBLIC = {
     "django_blobstore.catalog": ["ResourceCatalog"],
+    "django_blobstore.client": ["AsyncClient", "Client", "ClientError", "Outcome", "Refused"],
     "django_blobstore.managed": ["BlobFile", "ManagedStorage", "Namespace"],
     "django_blobstore.models": ["Bucket", "ManagedResource", "PendingFile", "PutRequest", "Resource"],
     "django_blobstore.proof": ["PutResponse", "RequestResponse", "answer"],

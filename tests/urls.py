@@ -2,8 +2,10 @@
 
 from django.contrib import admin
 from django.urls import include, path
+from rest_framework.authtoken.views import obtain_auth_token
 
 urlpatterns = [
     path("admin/", admin.site.urls),
+    path("api/token/", obtain_auth_token),
     path("api/", include("django_blobstore.rest.urls")),
 ]

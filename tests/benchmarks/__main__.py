@@ -14,7 +14,7 @@ from multiprocessing import get_context
 
 from tests.benchmarks.duel import ROUNDS, run_group, table
 
-GROUPS = ("storage", "store", "http", "scale", "memory")
+GROUPS = ("storage", "store", "http", "scale", "memory", "transfer")
 
 
 def main(arguments: list[str]) -> None:

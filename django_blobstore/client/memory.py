@@ -1,0 +1,161 @@
+"""What is remembered between runs, and where: who to log in as, uploads that go on, hashes of files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django_blobstore.client.problems import NotLoggedIn
+
+# The store forgets an upload after a day by default.
+_UPLOADS_KEPT = 7 * 24 * 3600
+# A file that changes twice within this time may look the same after the second change.
+_SETTLED_AFTER_NS = 2_000_000_000
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS hashes (
+    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, sha384 TEXT
+) WITHOUT ROWID
+"""
+
+
+def state_directory() -> Path:
+    """Return where uploads and hashes are remembered, as the XDG base directories have it."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "blobstore"
+
+
+def remember_login(url: str, token: str) -> Path:
+    """Keep `token` for `url`, which is asked from now on, readable to nobody else; return the file it is in."""
+    known = _read(_credentials())
+    tokens = {**known.get("tokens", {}), url: token}
+    _write(_credentials(), {"url": url, "tokens": tokens})
+    return _credentials()
+
+
+def find_login(url: str = "", token: str = "") -> tuple[str, str]:
+    """Return the URL of the store and the token: those given, those in the environment, or those remembered.
+
+    A token is never used for another URL than it is remembered for. Raises `NotLoggedIn` if no URL is known.
+    """
+    known = _read(_credentials())
+    url = _clean(url or os.environ.get("BLOBSTORE_URL", "") or known.get("url", ""))
+    if not url:
+        raise NotLoggedIn
+    return url, token or os.environ.get("BLOBSTORE_TOKEN", "") or known.get("tokens", {}).get(url, "")
+
+
+def _clean(url: str) -> str:
+    return url.rstrip("/") + "/" if url else ""
+
+
+def _credentials() -> Path:
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return config / "blobstore" / "credentials.json"
+
+
+class Uploads:
+    """The resumable uploads under way, each under what it is of: store, token, place and content."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory / "uploads"
+
+    def file(self, *facts: str) -> Path:
+        """Return the file that remembers the upload of `facts`."""
+        return self._directory / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()}.json"
+
+    def find(self, file: Path) -> str:
+        """Return the id of the upload that `file` remembers, or ""."""
+        return str(_read(file).get("upload", ""))
+
+    def remember(self, file: Path, upload: str) -> None:
+        _write(file, {"upload": upload})
+        for other in self._directory.glob("*.json"):
+            with suppress(FileNotFoundError):
+                if time.time() - other.stat().st_mtime > _UPLOADS_KEPT:
+                    other.unlink()
+
+    def forget(self, file: Path) -> None:
+        file.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What tells, without reading it, that the file at `path` is as it was."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def at(cls, path: Path) -> Look:
+        found = path.stat()
+        # SQLite's integers have a sign, inodes of 64 bits have none.
+        return cls(path, found.st_size, found.st_mtime_ns, found.st_ino & (2**63 - 1))
+
+    @property
+    def key(self) -> bytes:
+        return os.fsencode(self.path.absolute())
+
+
+class Hashes:
+    """The SHA-384 of files, which are read again only when their length, time or inode has changed."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = threading.Lock()
+        # Each statement is a transaction of its own, so that a killed run keeps what it found.
+        self._rows = sqlite3.connect(
+            directory / "hashes.sqlite3", timeout=60, check_same_thread=False, isolation_level=None
+        )
+        self._rows.execute("PRAGMA journal_mode=WAL")
+        self._rows.execute("PRAGMA synchronous=OFF")
+        self._rows.execute(_TABLE)
+
+    def close(self) -> None:
+        self._rows.close()
+
+    def find(self, look: Look) -> str:
+        """Return the SHA-384 in hex of a file that looks like that, or ""."""
+        with self._lock:
+            rows = self._rows.execute("SELECT size, mtime_ns, inode, sha384 FROM hashes WHERE path = ?", [look.key])
+            row = rows.fetchone()
+        return str(row[3]) if row and row[:3] == (look.size, look.mtime_ns, look.inode) else ""
+
+    def keep(self, look: Look, sha384: str) -> None:
+        """Remember the SHA-384 of what looked like that before it was read, unless that may be another content now."""
+        if look == Look.at(look.path) and time.time_ns() - look.mtime_ns > _SETTLED_AFTER_NS:
+            row = [look.key, look.size, look.mtime_ns, look.inode, sha384]
+            with self._lock:
+                self._rows.execute("REPLACE INTO hashes VALUES (?, ?, ?, ?, ?)", row)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _write(file: Path, document: dict[str, Any]) -> None:
+    """Write `document` so that `file` has all of it or is as it was; nobody else may read it."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Made with mode 0600.
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".new")
+    try:
+        with os.fdopen(descriptor, "w") as new:
+            json.dump(document, new)
+        os.replace(name, file)
+    except BaseException:
+        os.unlink(name)
+        raise
