@@ -99,10 +99,10 @@ def test_a_cancelled_call_ends_in_its_thread_too(
         with pytest.raises(asyncio.CancelledError):
             await task
         cancelled.set()
-        await asyncio.to_thread(assert_settles, stored)
         await aclient.aclose()
 
     run(work())
+    assert_settles(stored)
     assert calls.count("send") == 1
     assert not ManagedResource.objects.exists()
 

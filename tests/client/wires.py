@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from django_blobstore.models import PendingFile, UploadPart
 from tests.faults.tcp_proxy import TO_CLIENT, TO_SERVER, TcpProxy, Trap
 from tests.invariants import assert_settled
 from tests.stored import Stored
@@ -41,6 +42,9 @@ class Wire:
 def assert_settles(stored: Stored) -> None:
     """Fail unless the store is settled once the server has noticed that nobody is there any more."""
     deadline = time.monotonic() + SECONDS
+    # Whose lease is ended while it writes leaves what it wrote, so that is waited for.
+    while _is_at_work() and time.monotonic() < deadline:
+        time.sleep(0.05)
     while True:
         try:
             return assert_settled(stored)
@@ -48,3 +52,9 @@ def assert_settles(stored: Stored) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+
+
+def _is_at_work() -> bool:
+    """Whether a file is being written: one that is no part of an upload yet, nor to be deleted."""
+    parts = UploadPart.objects.values("file_id")
+    return PendingFile.objects.filter(discard=False).exclude(path__in=parts).exists()
