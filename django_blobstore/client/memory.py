@@ -22,8 +22,8 @@ _UPLOADS_KEPT = 7 * 24 * 3600
 _SETTLED_AFTER_NS = 2_000_000_000
 
 _TABLE = """
-CREATE TABLE IF NOT EXISTS hashes (
-    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, sha384 TEXT
+CREATE TABLE IF NOT EXISTS files (
+    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, sha384 TEXT
 ) WITHOUT ROWID
 """
 
@@ -89,54 +89,70 @@ class Uploads:
 
 @dataclass(frozen=True)
 class Look:
-    """What tells, without reading it, that the file at `path` is as it was."""
+    """What tells, without reading it, that the file at `path` is as it was; nobody can set its `ctime_ns`."""
 
     path: Path
     size: int
     mtime_ns: int
+    ctime_ns: int
     inode: int
 
     @classmethod
-    def at(cls, path: Path) -> Look:
-        found = path.stat()
+    def at(cls, path: Path, found: os.stat_result | None = None) -> Look:
+        """Return how the file at `path` looks, or did when it was `found`."""
+        found = found or path.stat()
         # SQLite's integers have a sign, inodes of 64 bits have none.
-        return cls(path, found.st_size, found.st_mtime_ns, found.st_ino & (2**63 - 1))
+        return cls(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & (2**63 - 1))
 
     @property
     def key(self) -> bytes:
         return os.fsencode(self.path.absolute())
 
+    @property
+    def facts(self) -> tuple[int, int, int, int]:
+        return self.size, self.mtime_ns, self.ctime_ns, self.inode
+
 
 class Hashes:
-    """The SHA-384 of files, which are read again only when their length, time or inode has changed."""
+    """The SHA-384 of files, which need not be read again as long as they look the same."""
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._directory = directory
         self._lock = threading.Lock()
-        # Each statement is a transaction of its own, so that a killed run keeps what it found.
-        self._rows = sqlite3.connect(
-            directory / "hashes.sqlite3", timeout=60, check_same_thread=False, isolation_level=None
-        )
-        self._rows.execute("PRAGMA journal_mode=WAL")
-        self._rows.execute("PRAGMA synchronous=OFF")
-        self._rows.execute(_TABLE)
+        self._opened: sqlite3.Connection | None = None
 
     def close(self) -> None:
-        self._rows.close()
+        if self._opened:
+            self._opened.close()
 
     def find(self, look: Look) -> str:
         """Return the SHA-384 in hex of a file that looks like that, or ""."""
-        with self._lock:
-            rows = self._rows.execute("SELECT size, mtime_ns, inode, sha384 FROM hashes WHERE path = ?", [look.key])
-            row = rows.fetchone()
-        return str(row[3]) if row and row[:3] == (look.size, look.mtime_ns, look.inode) else ""
+        found = self._execute("SELECT size, mtime_ns, ctime_ns, inode, sha384 FROM files WHERE path = ?", look.key)
+        return next((str(sha384) for *facts, sha384 in found if tuple(facts) == look.facts), "")
 
     def keep(self, look: Look, sha384: str) -> None:
         """Remember the SHA-384 of what looked like that before it was read, unless that may be another content now."""
         if look == Look.at(look.path) and time.time_ns() - look.mtime_ns > _SETTLED_AFTER_NS:
-            row = [look.key, look.size, look.mtime_ns, look.inode, sha384]
-            with self._lock:
-                self._rows.execute("REPLACE INTO hashes VALUES (?, ?, ?, ?, ?)", row)
+            self._execute("REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", look.key, *look.facts, sha384)
+
+    def forget(self, look: Look) -> None:
+        self._execute("DELETE FROM files WHERE path = ?", look.key)
+
+    def _execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._rows().execute(statement, values).fetchall()
+
+    def _rows(self) -> sqlite3.Connection:
+        if self._opened is None:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Each statement is a transaction of its own, so that a killed run keeps what it found.
+            rows = sqlite3.connect(
+                self._directory / "hashes.sqlite3", timeout=60, check_same_thread=False, isolation_level=None
+            )
+            for first in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=OFF", _TABLE):
+                rows.execute(first)
+            self._opened = rows
+        return self._opened
 
 
 def _read(file: Path) -> dict[str, Any]:

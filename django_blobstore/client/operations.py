@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -35,7 +34,7 @@ class Client:
     `url` and `token` are by default those of the environment (BLOBSTORE_URL, BLOBSTORE_TOKEN) or of the last
     ``blobstore login``. Of many objects `jobs` are under way at once. Contents of `large` bytes and more are sent in
     parts of `part` bytes; the store then goes on where an earlier attempt broke off, which is remembered in the
-    directory `state`.
+    directory `state`, and so are the hashes of such files and of those synchronised.
 
     An address that is empty after the bucket or ends with a slash means all objects below it. All methods raise
     `Refused`, `Unreachable` and `InvalidAddress`; those that carry content also `ContentDiffers` and `OSError`. Those
@@ -53,10 +52,11 @@ class Client:
         state: Path | None = None,
     ) -> None:
         self.jobs = jobs
-        self._state = state or state_directory()
+        state = state or state_directory()
+        self._hashes = Hashes(state)
         self._transport = Transport(*find_login(url, token), connections=jobs + 1)
         self._buckets = Buckets(self._transport)
-        self._sender = Sender(self._transport, Uploads(self._state), Turns(), large, part)
+        self._sender = Sender(self._transport, Uploads(state), self._hashes, Turns(), large, part)
         self._receiver = Receiver(self._transport)
 
     def __enter__(self) -> Client:
@@ -69,8 +69,7 @@ class Client:
 
     def close(self) -> None:
         self._transport.close()
-        if "_hashes" in vars(self):
-            self._hashes.close()
+        self._hashes.close()
 
     def stop(self) -> None:
         """Have everything that is under way raise `Stopped`, from any thread; the client is of no use then."""
@@ -247,10 +246,6 @@ class Client:
 
     def _in_parallel(self, work: Any, items: Iterable[Any]) -> Generator[Outcome]:
         return in_parallel(work, items, jobs=self.jobs, stop=self._transport.stop)
-
-    @cached_property
-    def _hashes(self) -> Hashes:
-        return Hashes(self._state)
 
 
 def _folder(place: Place) -> Place:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import mimetypes
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from django_blobstore.client.memory import Uploads
+from django_blobstore.client.memory import Hashes, Look, Uploads
 from django_blobstore.client.outcomes import OnProgress, Outcome, no_progress
 from django_blobstore.client.places import Place
 from django_blobstore.client.problems import ClientError, ContentDiffers, Refused
@@ -69,6 +70,7 @@ class Sender:
 
     transport: Transport
     uploads: Uploads
+    hashes: Hashes
     turns: Turns
     large: int = LARGE
     part: int = PART
@@ -83,30 +85,43 @@ class Sender:
         """
         content_type = content_type or guess_type(place.path)
         with file.open("rb") as stream:
-            return _Put(self, place.require_path(), stream, content_type, on_progress).run()
+            look = Look.at(file, os.fstat(stream.fileno()))
+            return _Put(self, place.require_path(), look, stream, content_type, on_progress).run()
 
 
 class _Put:
     """One file on its way."""
 
     def __init__(
-        self, sender: Sender, place: Place, stream: BinaryIO, content_type: str, on_progress: OnProgress
+        self, sender: Sender, place: Place, look: Look, stream: BinaryIO, content_type: str, on_progress: OnProgress
     ) -> None:
         self.sender = sender
         self.transport = sender.transport
         self.place = place
+        self.look = look
         self.stream = stream
         self.content_type = content_type
         self.on_progress = on_progress
         self.sent = 0
 
     def run(self) -> Outcome:
-        self.sha384, self.length = hash_of(self.stream, self._tell)
+        self.sha384, self.length = self._hashed()
         with self.sender.turns.at(self.sha384):
             found = self._proven()
             if found:
                 return Outcome(self.place.address, "proven", 0, found)
             return self._sent_in_parts() if self.length >= self.sender.large else self._sent()
+
+    def _hashed(self) -> tuple[str, int]:
+        """Return the SHA-384 and the length of the file; to read a large one takes longer than to prove it."""
+        if self.look.size < self.sender.large:
+            return hash_of(self.stream, self._tell)
+        known = self.sender.hashes.find(self.look)
+        if known:
+            return known, self.look.size
+        sha384, length = hash_of(self.stream, self._tell)
+        self.sender.hashes.keep(self.look, sha384)
+        return sha384, length
 
     def _proven(self) -> dict[str, Any] | None:
         """Return the object once the store has seen that we hold the content; None if it wants the bytes."""
@@ -170,6 +185,7 @@ class _Put:
         """Wait until it is time to go on after `error`, or raise it; what cannot go on is not remembered."""
         if _is_gone(error) or (isinstance(error, Refused) and error.code == "hash-mismatch"):
             self.sender.uploads.forget(memory)
+            self.sender.hashes.forget(self.look)
         patience.wait(error)
 
     def _begin(self, memory: Path) -> str:

@@ -51,17 +51,21 @@ def rows(options: Options, length: int = 1024 * MIB) -> Iterator[Row]:
 
 
 def rows_of_commands(home: dict[str, str], file: Path, length: int) -> Iterator[Row]:
-    sent, proven = [], []
+    sent, proven, unread = [], [], []
     for number in range(TIMES):
         write(file, length, number)
         sent.append(run(home, "put", file, f"me/{number}"))
         proven.append(run(home, "put", file, f"me/{number} again"))
+        forgetful = home | {"XDG_STATE_HOME": str(file.with_name(f"forgetful {number}"))}
+        unread.append(run(forgetful, "put", file, f"me/{number} unread"))
         if number < TIMES - 1:
-            run(home, "rm", f"me/{number}", f"me/{number} again")
-    ratios = [before.seconds / after.seconds for before, after in zip(sent, proven, strict=True)]
+            run(home, "rm", f"me/{number}", f"me/{number} again", f"me/{number} unread")
     name = f"{length // MIB} MiB"
-    cells = seconds(sent), seconds(proven)
-    yield Row(f"put of stored {name}", "sending it", cells[1], cells[0], statistics.median(ratios), at_least=20)
+    for work, stored in (("its hash remembered", proven), ("its hash not known", unread)):
+        ratios = [before.seconds / after.seconds for before, after in zip(sent, stored, strict=True)]
+        cells = seconds(stored), seconds(sent)
+        at_least = 20 if stored is proven else None
+        yield Row(f"put of stored {name}, {work}", "sending it", *cells, statistics.median(ratios), at_least=at_least)
     file.unlink()
     got = run(home, "get", f"me/{TIMES - 1}", file)
     for work, peak in (("put", max(took.peak for took in sent)), ("get", got.peak)):
@@ -83,6 +87,8 @@ def write(file: Path, length: int, number: int) -> None:
         source = Bytes(length - 8)
         while block := source.read(MIB):
             stream.write(block)
+    # Of a file that has only just changed no hash is remembered.
+    os.utime(file, (number, number))
 
 
 def seconds(all_took: list[Took]) -> str:

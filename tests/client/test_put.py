@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from django_blobstore.client import Client, ContentDiffers, InvalidAddress, Refused, Stopped
+from django_blobstore.client.memory import Hashes, Look
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, Resource, ResumableUpload
 from tests.client.wires import HEADERS, Wire, assert_settles
@@ -211,6 +212,46 @@ def test_an_upload_of_other_content_is_not_gone_on_with(
     outcome = make_client(large=MIB, part=MIB).put(large, "papers/a")
     assert (outcome.how, outcome.carried) == ("sent", len(LARGE))
     assert ManagedResource.objects.get().resource.sha384 == sha384(other)
+
+
+def test_a_large_file_is_not_read_again_to_be_proven(
+    make_client: Callable[..., Client], bucket: Bucket, large: Path
+) -> None:
+    os.utime(large, (1_700_000_000, 1_700_000_000))
+    stages: list[str] = []
+    for name in ("a", "b"):
+        with_memory = make_client(large=MIB, part=MIB)
+        stages.append(name)
+        with_memory.put(large, f"papers/{name}", on_progress=lambda stage, *_: stages.append(stage))
+    assert stages[-1] == "b"
+    assert "hash" in stages
+
+
+def test_a_file_that_only_looks_the_same_by_its_time_is_read_again(
+    make_client: Callable[..., Client], bucket: Bucket, large: Path
+) -> None:
+    other = content_of(len(LARGE), 1)
+    for content in (LARGE, other):
+        with large.open("r+b") as stream:
+            stream.write(content)
+        os.utime(large, (1_700_000_000, 1_700_000_000))
+        outcome = make_client(large=MIB, part=MIB).put(large, "papers/a")
+        assert (outcome.how, outcome.object["sha384"]) == ("sent", sha384(content))
+
+
+def test_a_wrong_hash_that_was_remembered_is_forgotten(
+    make_client: Callable[..., Client], bucket: Bucket, large: Path, tmp_path: Path, stored: Stored
+) -> None:
+    os.utime(large, (1_700_000_000, 1_700_000_000))
+    hashes = Hashes(tmp_path / "state")
+    hashes.keep(Look.at(large), sha384(b"other"))
+    hashes.close()
+    with pytest.raises(Refused, match="put it again"):
+        make_client(large=MIB, part=MIB).put(large, "papers/a")
+    assert_settles(stored)
+    assert_empty(stored)
+    outcome = make_client(large=MIB, part=MIB).put(large, "papers/a")
+    assert outcome.object["sha384"] == sha384(LARGE)
 
 
 def test_the_killed_command_goes_on(
