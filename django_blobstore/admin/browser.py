@@ -86,7 +86,7 @@ class Browser:
             "subtitle": None,
             "place": place,
             "folder": folder,
-            "steps": list(_steps(place, self.site, folder)),
+            "steps": list(steps(place, self.site, folder)),
             "entries": list(self._entries(place, folder, page, bool(sought))),
             "sought": sought,
             "after": after,
@@ -179,12 +179,13 @@ class Browser:
         return columns.page_url(self.admin.admin_site, type(place.bucket), "change", place.bucket.pk)
 
 
-def _steps(place: Place, site: str, folder: str) -> Iterator[Step]:
+def steps(place: Place, site: str, folder: str, *, all_linked: bool = False) -> Iterator[Step]:
+    """Yield the way to `folder`, from the place itself on."""
     names = folder.removesuffix(DELIMITER).split(DELIMITER) if folder else []
-    yield Step(place.title, place.url(site) if names else "")
+    yield Step(place.title, place.url(site) if names or all_linked else "")
     for depth, name in enumerate(names, start=1):
         path = "".join(f"{part}{DELIMITER}" for part in names[:depth])
-        yield Step(name, place.url(site, folder=path) if depth < len(names) else "")
+        yield Step(name, place.url(site, folder=path) if depth < len(names) or all_linked else "")
 
 
 def _totals(place: Place) -> Totals:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -12,29 +14,30 @@ from django.contrib import admin, messages
 from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import JSONField, Q, QuerySet
 from django.db.models.functions import Left
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.urls import path
+from django.urls import URLPattern, path
 from django.utils import timezone
-from django.utils.decorators import method_decorator
 from django.utils.safestring import SafeString
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from django_blobstore import serving
+from django_blobstore.access import Action, may
 from django_blobstore.admin import columns, uploads
-from django_blobstore.admin.browser import Browser
+from django_blobstore.admin.browser import Browser, steps
 from django_blobstore.admin.keyset import KeysetAdmin
-from django_blobstore.admin.places import Place
+from django_blobstore.admin.places import Place, sees_counts, sees_every_place, viewer
+from django_blobstore.admin.preview import Preview, shown
 from django_blobstore.admin.removal import Part, RemovalPages
+from django_blobstore.admin.transfers import KINDS, TransferPage
 from django_blobstore.errors import BlobstoreError, ResourceNotFound
 from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import Bucket, ManagedResource, ManagedResourceQuerySet, Resource, Usage
 
-_URL_NAME = "django_blobstore_managedresource"
 FEW_BUCKETS = 20
 # No index has the paths of all namespaces, so a search in more than one looks at some rows only.
 SEARCHED_EVERYWHERE = 10_000
@@ -162,24 +165,62 @@ class ManagedResourceAdmin(KeysetAdmin):
         count=f"{SEARCHED_EVERYWHERE:,}",
     )
     formfield_overrides = {JSONField: {"widget": forms.Textarea(attrs={"rows": 4})}}
-    fieldsets = [
-        (None, {"fields": ["path", "namespace", "content_type", "metadata"]}),
-        (_("Content"), {"fields": ["length", "sha384", "reference_count", "resource_link"]}),
-        (_("Dates"), {"fields": ["created_at", "modified_at"]}),
-    ]
-    readonly_fields = [
-        "path",
-        "namespace",
-        "length",
-        "sha384",
-        "reference_count",
-        "resource_link",
-        "created_at",
-        "modified_at",
-    ]
+    fields = ["content_type", "metadata"]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
+
+    def has_view_permission(self, request: HttpRequest, obj: ManagedResource | None = None) -> bool:
+        return self._may(request, "view", obj) or self._may(request, "change", obj)
+
+    def has_change_permission(self, request: HttpRequest, obj: ManagedResource | None = None) -> bool:
+        return self._may(request, "change", obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: ManagedResource | None = None) -> bool:
+        return self._may(request, "delete", obj)
+
+    def _may(self, request: HttpRequest, action: Action, managed: ManagedResource | None) -> bool:
+        return Place.of(request, managed).may(action) if managed else may(viewer(request), action, "managedresource")
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """List objects of all places to who may see them all; show others the one they ask for."""
+        if sees_every_place(viewer(request)):
+            return super().changelist_view(request, extra_context)
+        chosen = {"bucket": Chosen.by(request).bucket, "user": Chosen.by(request).user}
+        given = {name: value for name, value in chosen.items() if value}
+        return HttpResponseRedirect(columns.page_url(self.admin_site, ManagedResource, "browse", **given))
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        managed = self.get_object(request, object_id)
+        if managed is None or not self.has_view_permission(request, managed):
+            return super().change_view(request, object_id, form_url, extra_context)
+        page = self._about(request, managed)
+        return super().change_view(request, object_id, form_url, {**page, **(extra_context or {})})
+
+    def _about(self, request: HttpRequest, managed: ManagedResource) -> dict[str, Any]:
+        """Return what the page of an object shows besides its form."""
+        place, resource = Place.of(request, managed), managed.resource
+        folder, _slash, name = managed.path.rpartition("/")
+        pages = ("download", "content", "move", "copy", "replace", "history")
+        may_see_resource = place.viewer.has_perm("django_blobstore.view_resource")
+        return {
+            "title": name,
+            "subtitle": None,
+            "place": place,
+            "place_url": place.url(self.admin_site.name, folder=f"{folder}/" if folder else ""),
+            "steps": list(steps(place, self.admin_site.name, f"{folder}/" if folder else "", all_linked=True)),
+            "resource": resource,
+            "resource_url": may_see_resource
+            and columns.page_url(self.admin_site, Resource, "change", managed.resource_id),
+            "sees_counts": sees_counts(place.viewer),
+            "integrity": "sha384-" + base64.b64encode(bytes.fromhex(resource.sha384)).decode(),
+            "preview": Preview.of(managed),
+            "urls": {page: columns.page_url(self.admin_site, ManagedResource, page, managed.pk) for page in pages},
+            "may_move": place.may("delete") and (place.may("add") or place.may("change")),
+            "may_replace": place.may("change"),
+        }
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ManagedResource]:
         # Not joined: SQLite might begin with the other table, and then sort all objects for each page.
@@ -230,10 +271,6 @@ class ManagedResourceAdmin(KeysetAdmin):
     def length(self, managed: ManagedResource) -> SafeString:
         return columns.human_length(managed.resource.length)
 
-    @admin.display(description="SHA-384")
-    def sha384(self, managed: ManagedResource) -> str:
-        return managed.resource.sha384
-
     @admin.display(description=_("references"))
     def reference_count(self, managed: ManagedResource) -> int:
         return managed.resource.reference_count
@@ -241,11 +278,6 @@ class ManagedResourceAdmin(KeysetAdmin):
     @admin.display(description=_("modified"), ordering="modified_at")
     def modified(self, managed: ManagedResource) -> SafeString:
         return columns.day(managed.modified_at)
-
-    @admin.display(description=_("resource"))
-    def resource_link(self, managed: ManagedResource) -> SafeString:
-        url = columns.page_url(self.admin_site, Resource, "change", managed.resource_id)
-        return columns.link(url, columns.short_hash(managed.resource.sha384))
 
     def save_model(self, request: HttpRequest, obj: ManagedResource, form: Any, change: bool) -> None:
         """Save only what the form shows: a put may have given the object other content since it was read."""
@@ -257,6 +289,8 @@ class ManagedResourceAdmin(KeysetAdmin):
         managed = self.get_object(request, object_id)
         if managed is None:
             return self.gone(request, object_id)
+        if not self.has_delete_permission(request, managed):
+            raise PermissionDenied
         folder = managed.path.rpartition("/")
         back = Place.of(request, managed).url(self.admin_site.name, folder=folder[0] + folder[1])
         return RemovalPages(self, request).confirm([Part(keys=[managed.pk])], managed.path, back)
@@ -270,44 +304,70 @@ class ManagedResourceAdmin(KeysetAdmin):
         label = _("all objects of a list") if across else _("chosen objects")
         return RemovalPages(self, request).confirm([part], str(label), request.get_full_path())
 
-    @method_decorator(transaction.non_atomic_requests)
     def remove_view(self, request: HttpRequest) -> HttpResponse:
         """Confirm a removal, or go on with one."""
         return RemovalPages(self, request).respond()
 
     def get_urls(self) -> list[Any]:
         views: dict[str, Callable[..., HttpResponseBase]] = {
-            "<int:pk>/download/": self.download_view,
             "browse/": self.browse_view,
             "remove/": self.remove_view,
+            "<int:pk>/download/": self.download_view,
+            "<int:pk>/content/": self.content_view,
+            **{f"<int:pk>/{name}/": partial(self.transfer_view, name=name) for name in KINDS},
         }
-        own = [
-            path(route, self.admin_site.admin_view(view), name=f"{_URL_NAME}_{route.split('/')[-2]}")
-            for route, view in views.items()
-        ]
+        own = [self._own_url(route, view) for route, view in views.items()]
         return [uploads.urls(self.admin_site), *own, *super().get_urls()]
+
+    def _own_url(self, route: str, view: Callable[..., HttpResponseBase]) -> URLPattern:
+        """Return where `view` is, which opts out of ATOMIC_REQUESTS: a put commits a row before its first byte."""
+        entered: Callable[..., HttpResponseBase] = self.admin_site.admin_view(view)
+        for alias in connections:
+            entered = transaction.non_atomic_requests(alias)(entered)
+        return path(route, entered, name=f"django_blobstore_managedresource_{route.split('/')[-2]}")
 
     def browse_view(self, request: HttpRequest) -> HttpResponse:
         """Show what is in a folder of a namespace."""
         return Browser(self, request).respond()
 
+    def transfer_view(self, request: HttpRequest, pk: int, *, name: str) -> HttpResponse:
+        """Rename, copy or replace an object."""
+        return TransferPage(self, request, self._required(request, pk), name).respond()
+
     def download_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         """Send the bytes as a file to save; a browser never shows them."""
-        managed = self.get_object(request, str(pk))
-        if not self.has_view_permission(request, managed):
-            raise PermissionDenied
-        if managed is None:
-            raise Http404
+        return self._sent(request, pk, _as_download)
+
+    def content_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """Send the bytes for the preview."""
+        return self._sent(request, pk, shown)
+
+    def _sent(
+        self, request: HttpRequest, pk: int, answer: Callable[[HttpRequest, ManagedResource], HttpResponseBase]
+    ) -> HttpResponseBase:
+        managed = self._required(request, pk)
         try:
-            blob = ManagedStorage().get(managed.namespace, managed.path)
-            content = serving.body(request, blob)
+            return answer(request, managed)
         except ResourceNotFound as error:
             raise Http404 from error
         except BlobstoreError as error:
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect(columns.page_url(self.admin_site, ManagedResource, "change", pk))
-        headers = {**serving.headers(blob.managed), "Content-Length": str(blob.size)}
-        return StreamingHttpResponse(content, headers=headers)
+
+    def _required(self, request: HttpRequest, pk: int) -> ManagedResource:
+        """Return the object `pk` if the person may view it; raise `PermissionDenied` or `Http404`."""
+        managed: ManagedResource | None = self.get_object(request, str(pk))
+        if not self.has_view_permission(request, managed):
+            raise PermissionDenied
+        if managed is None:
+            raise Http404
+        return managed
+
+
+def _as_download(request: HttpRequest, managed: ManagedResource) -> HttpResponseBase:
+    blob = ManagedStorage().get(managed.namespace, managed.path)
+    headers = {**serving.headers(blob.managed), "Content-Length": str(blob.size)}
+    return StreamingHttpResponse(serving.body(request, blob), headers=headers)
 
 
 def _among_the_newest(objects: ManagedResourceQuerySet, prefix: str) -> ManagedResourceQuerySet:

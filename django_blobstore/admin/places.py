@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, QueryDict
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from django_blobstore.access import Action, may
 from django_blobstore.errors import InvalidNamespace
-from django_blobstore.models import Bucket, ManagedResource, ManagedResourceQuerySet
+from django_blobstore.models import Bucket, BucketQuerySet, ManagedResource, ManagedResourceQuerySet
 from django_blobstore.namespaces import Namespace
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 GLOBAL = "global"
+_OWNS = "_blobstore_owns_buckets"
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,20 @@ def sees_counts(user: User) -> bool:
     return user.has_perm("django_blobstore.view_resource") and sees_every_place(user)
 
 
-def visible_objects(user: User, buckets: QuerySet[Any] | None = None) -> ManagedResourceQuerySet:
-    """Return the objects that `user` may see: all, or those in `buckets`, in buckets of their own, and their own."""
-    objects = ManagedResource.objects.all()
-    if sees_every_place(user):
-        return objects
-    visible = Q(bucket__owner=user.pk) | Q(bucket=None, user=str(user.pk))
-    return objects.filter(visible if buckets is None else visible | Q(bucket__in=buckets))
+def listed_buckets(user: User) -> BucketQuerySet:
+    """Return the buckets that `user` is shown in lists: all, or their own; others are reached by their UUID."""
+    if may(user, "view", "bucket") or may(user, "change", "bucket"):
+        return Bucket.objects.all()
+    return Bucket.objects.filter(owner=user.pk)
+
+
+def owns_buckets(user: User) -> bool:
+    """Whether `user` has buckets of their own; asked for once in a request."""
+    known: bool | None = getattr(user, _OWNS, None)
+    if known is None:
+        known = Bucket.objects.filter(owner=user.pk).exists()
+        setattr(user, _OWNS, known)
+    return known
 
 
 def _bucket(key: str) -> Bucket:
