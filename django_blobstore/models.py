@@ -268,7 +268,7 @@ class ManagedResource(InNamespace):
     class Meta:
         verbose_name = _("managed resource")
         verbose_name_plural = _("managed resources")
-        indexes = [models.Index(fields=["resource", "bucket", "user"], name="blobstore_references")]
+        indexes = [models.Index(fields=["resource", "bucket", "user", "id"], name="blobstore_references")]
         constraints = [
             models.UniqueConstraint(
                 fields=["bucket", "user", "path"],

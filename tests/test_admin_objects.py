@@ -209,7 +209,7 @@ def test_the_page_of_an_object_shows_its_hash_and_links_its_content(database: st
     response = administrator().get(page(ManagedResource, "change", managed.pk))
     assert managed.resource.sha384 in text(response)
     assert "1.5 KB" in text(response)
-    assert "References: 2" in text(response)
+    assert "2 objects have this content" in text(response)
     assert page(Resource, "change", managed.resource_id) in response.content.decode()
 
 

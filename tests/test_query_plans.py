@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_blobstore import listing
-from django_blobstore.admin import objects, resources
+from django_blobstore.admin import browser, objects, references
 from django_blobstore.admin.base import StoreAdmin
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import (
@@ -51,7 +51,8 @@ def large(postgres: Any, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> Ite
     """A bucket of many objects, with some outside, in a catalog with as many files and requests under way."""
     monkeypatch.setattr(objects, "SEARCHED_EVERYWHERE", PER_PAGE * 2)
     monkeypatch.setattr(StoreAdmin, "list_per_page", PER_PAGE)
-    monkeypatch.setattr(resources, "LISTED_REFERENCES", PER_PAGE)
+    monkeypatch.setattr(references, "PER_PAGE", PER_PAGE)
+    monkeypatch.setattr(browser, "PER_PAGE", PER_PAGE)
     with OneDatabase.using(DATABASES["postgresql"]):
         ManagedStorage().put(Namespace(), "shared/logo.png", b"logo")
         ManagedStorage().put(Namespace(user="7"), "mine.txt", b"mine")

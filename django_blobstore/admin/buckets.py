@@ -5,38 +5,81 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.formats import number_format
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from django_blobstore.access import Action, may
 from django_blobstore.admin import columns
 from django_blobstore.admin.base import StoreAdmin
+from django_blobstore.admin.places import listed_buckets, owns_buckets, sees_every_place, viewer
 from django_blobstore.admin.removal import Part, RemovalPages
 from django_blobstore.models import Bucket, ManagedResource
 
 USAGE = ("object_count", "logical_bytes", "stored_bytes")
+# What tells of the objects in a bucket.
+OF_OBJECTS = ("browse", *USAGE)
 
 
 class BucketAdmin(StoreAdmin):
     """Lists buckets with their usage."""
 
-    list_display = ["label", "uuid", "owner", *USAGE, "created_at"]
+    list_display = ["label", "browse", "owner", *USAGE, "created_at", "uuid"]
     actions = ["delete_selected"]
     list_select_related = ["owner"]
     search_fields = ["name", "uuid"]
     search_help_text = _("Part of a name or of a UUID.")
     ordering = ["name"]
     raw_id_fields = ["owner"]
-    readonly_fields = ["uuid", *USAGE, "created_at"]
+    readonly_fields = ["uuid", *OF_OBJECTS, "created_at"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Bucket]:
-        return Bucket.objects.with_usage()
+        return listed_buckets(viewer(request)).with_usage()
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Bucket | None:
+        """Return a bucket, listed or not: who is granted something on a single one comes by its address."""
+        try:
+            return Bucket.objects.with_usage().filter(pk=unquote(object_id)).first()
+        except ValidationError:
+            return None
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return super().has_module_permission(request) or owns_buckets(viewer(request))
+
+    def has_view_permission(self, request: HttpRequest, obj: Bucket | None = None) -> bool:
+        return self._may(request, "view", obj) or self._may(request, "change", obj)
+
+    def has_change_permission(self, request: HttpRequest, obj: Bucket | None = None) -> bool:
+        return self._may(request, "change", obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Bucket | None = None) -> bool:
+        return self._may(request, "delete", obj)
+
+    def _may(self, request: HttpRequest, action: Action, bucket: Bucket | None) -> bool:
+        person = viewer(request)
+        return may(person, action, "bucket", bucket) or (bucket is None and owns_buckets(person))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Bucket | None = None) -> list[Any]:
+        # Who has one bucket may name it, but neither give it away nor lift its quota.
+        fixed = [] if may(viewer(request), "change", "bucket") or obj is None else ["owner", "quota_bytes"]
+        return [*self.readonly_fields, *fixed]
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        # Lists are of all buckets or of one's own. What is in others is not for who may not see it.
+        person = viewer(request)
+        hidden = may(person, "view", "bucket") and not sees_every_place(person)
+        return [column for column in self.list_display if not (hidden and column in OF_OBJECTS)]
 
     def get_fields(self, request: HttpRequest, obj: Bucket | None = None) -> list[Any]:
-        known = ["uuid", *USAGE, "created_at"] if obj else []
-        return ["name", "owner", *known]
+        named = ["name", "owner", "quota_bytes"]
+        if obj is None:
+            return named
+        shown = OF_OBJECTS if may(viewer(request), "view", "managedresource", obj) else ()
+        return [*named, "uuid", *shown, "created_at"]
 
     @admin.display(description=_("name"), ordering="name")
     def label(self, bucket: Bucket) -> str:
@@ -46,6 +89,11 @@ class BucketAdmin(StoreAdmin):
     def object_count(self, bucket: Any) -> SafeString:
         url = columns.page_url(self.admin_site, ManagedResource, "changelist", bucket__uuid__exact=bucket.pk)
         return columns.link(url, number_format(bucket.object_count))
+
+    @admin.display(description=_("look inside"))
+    def browse(self, bucket: Bucket) -> SafeString:
+        url = columns.page_url(self.admin_site, ManagedResource, "browse", bucket=bucket.pk)
+        return columns.link(url, _("Browse"))
 
     @admin.display(description=_("logical size"), ordering="logical_bytes")
     def logical_bytes(self, bucket: Any) -> SafeString:
@@ -60,6 +108,8 @@ class BucketAdmin(StoreAdmin):
         bucket = self.get_object(request, object_id)
         if bucket is None:
             return self.gone(request, object_id)
+        if not self.has_delete_permission(request, bucket):
+            raise PermissionDenied
         return self._confirm(request, [bucket])
 
     @admin.action(description=_("Delete selected %(verbose_name_plural)s"), permissions=["delete"])

@@ -163,6 +163,12 @@ class _RowValue(Func):
     output_field = BooleanField()  # any will do: the database compares part by part
 
 
+def after(rows: QuerySet[Any], row: Model | None, *ordering: str) -> QuerySet[Any]:
+    """Return `rows` in the order of the columns `ordering`, all up, from right after `row`, or all of them."""
+    values = () if row is None else tuple(_field(row._meta, column).value_from_object(row) for column in ordering)
+    return _from(rows.order_by(*ordering), Place(AFTER, values), ordering)
+
+
 def _from(rows: QuerySet[Any], place: Place, ordering: Sequence[Any]) -> QuerySet[Any]:
     """Return `rows` from `place` on, in the direction in which it is read."""
     if place.values:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.utils.html import format_html, format_html_join
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from django_blobstore.admin import columns
 from django_blobstore.admin.base import ReadOnlyAdmin, StateFilter
 from django_blobstore.admin.keyset import KeysetAdmin
+from django_blobstore.admin.places import Place, sees_every_place, viewer
+from django_blobstore.admin.references import References
 from django_blobstore.admin.upkeep import CHOSEN, start_verification
 from django_blobstore.models import ManagedResource, Resource
+from django_blobstore.upkeep import verify
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
 
-LISTED_REFERENCES = 100
+
+# Bytes that are read within a request.
+READ_AT_ONCE = 64 * 1024 * 1024
 
 
 class ResourceStateFilter(StateFilter):
@@ -53,9 +61,60 @@ class ResourceAdmin(ReadOnlyAdmin, KeysetAdmin):
         return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
 
     def get_fields(self, request: HttpRequest, obj: Resource | None = None) -> list[Any]:
-        shown = ["sha384", "sha256", "human_length", "reference_count", "saved", "scope", "storage", "path", "state"]
-        shown += ["verified_at", "damaged_at", "created_at"]
-        return [*shown, "references"] if _may_see_objects(request) else shown
+        return ["sha256", "scope", "storage", "path", "created_at"]
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        hidden = set() if sees_every_place(viewer(request)) else {"references_count", "saved"}
+        return [column for column in self.list_display if column not in hidden]
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.verify_view)
+        return [path("<int:pk>/verify/", view, name="django_blobstore_resource_verify"), *super().get_urls()]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        resource: Resource | None = self.get_object(request, object_id)
+        if resource is None or not self.has_view_permission(request, resource):
+            return super().change_view(request, object_id, form_url, extra_context)
+        page = {**self._about(request, resource), **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, page)
+
+    def _about(self, request: HttpRequest, resource: Resource) -> dict[str, Any]:
+        """Return what the page of a content shows besides its columns."""
+        references = References.seen_by(viewer(request), resource, request.GET.get("after", ""))
+        rows = [
+            (managed, columns.page_url(self.admin_site, ManagedResource, "change", managed.pk), place, url)
+            for managed in references.objects
+            for place in [Place.of(request, managed)]
+            for url in [place.url(self.admin_site.name, folder=_folder(managed.path))]
+        ]
+        return {
+            "title": _("Content %(sha384)s…") % {"sha384": resource.sha384[:12]},
+            "subtitle": None,
+            "resource": resource,
+            "references": references,
+            "rows": rows,
+            "after": request.GET.get("after", ""),
+            "integrity": "sha384-" + base64.b64encode(bytes.fromhex(resource.sha384)).decode(),
+            "may_verify": self.has_verify_permission(request) and bool(resource.path),
+            "verify_url": columns.page_url(self.admin_site, Resource, "verify", resource.pk),
+        }
+
+    def verify_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Read the bytes of a content again and tell what came out; of a long one, on a page that shows how it goes."""
+        if request.method != "POST" or not self.has_verify_permission(request):
+            raise PermissionDenied
+        resource = get_object_or_404(Resource.objects.exclude(path=""), pk=pk)
+        page = None if resource.length <= READ_AT_ONCE else start_verification(request, self.admin_site, [pk])
+        return page or self._verified(request, resource)
+
+    def _verified(self, request: HttpRequest, resource: Resource) -> HttpResponse:
+        if finding := verify(resource):
+            self.message_user(request, f"{finding.kind}: {finding.detail}", messages.ERROR)
+        else:
+            self.message_user(request, _("The stored bytes were read, and they are right."), messages.SUCCESS)
+        return HttpResponseRedirect(columns.page_url(self.admin_site, Resource, "change", resource.pk))
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Resource], search_term: str
@@ -106,13 +165,7 @@ class ResourceAdmin(ReadOnlyAdmin, KeysetAdmin):
     def created(self, resource: Resource) -> SafeString:
         return columns.day(resource.created_at)
 
-    @admin.display(description=_("referred to by"))
-    def references(self, resource: Resource) -> SafeString:
-        objects = resource.references.select_related("bucket").order_by("bucket_id", "user")[:LISTED_REFERENCES]
-        links = columns.object_links(self.admin_site, objects, resource.reference_count)
-        return format_html("<ul>{}</ul>", format_html_join("", "<li>{}</li>", ((one,) for one in links)))
 
-
-def _may_see_objects(request: HttpRequest) -> bool:
-    meta = ManagedResource._meta
-    return any(request.user.has_perm(f"{meta.app_label}.{verb}_{meta.model_name}") for verb in ("view", "change"))
+def _folder(path: str) -> str:
+    folder, slash, _name = path.rpartition("/")
+    return folder + slash

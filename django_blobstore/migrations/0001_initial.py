@@ -542,7 +542,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="managedresource",
-            index=models.Index(fields=["resource", "bucket", "user"], name="blobstore_references"),
+            index=models.Index(fields=["resource", "bucket", "user", "id"], name="blobstore_references"),
         ),
         migrations.AddConstraint(
             model_name="managedresource",

@@ -72,6 +72,10 @@ def _shown() -> ManagedResource:
     return ManagedResource.objects.get(bucket=_bucket(), path="2026/sunrise.png")
 
 
+def _of_user() -> ManagedResource:
+    return ManagedResource.objects.get(path="drafts/letter.txt")
+
+
 def _browse(query: str = "", page: str = "browse") -> str:
     return f"{admin_url(ManagedResource, page)}?bucket={_bucket().pk}{query}"
 
@@ -94,6 +98,11 @@ PAGES: dict[str, Callable[[], str]] = {
     "outside buckets": lambda: admin_url(ManagedResource, "browse"),
     "delete folder": lambda: _browse("&folder=2026/", page="remove"),
     "object": lambda: admin_url(ManagedResource, "change", _shown().pk),
+    **{
+        f"{name} object": lambda name=name: admin_url(ManagedResource, name, _shown().pk)
+        for name in ("move", "copy", "replace")
+    },
+    "object of text": lambda: admin_url(ManagedResource, "change", _of_user().pk),
     "history of an object": lambda: admin_url(ManagedResource, "history", _shown().pk),
     "delete object": lambda: admin_url(ManagedResource, "delete", _shown().pk),
     "resources": lambda: admin_url(Resource, "changelist"),

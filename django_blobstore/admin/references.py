@@ -1,0 +1,75 @@
+"""The places that refer to a content, page by page, as far as the person who looks may see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.db.models import Q
+
+from django_blobstore.access import may
+from django_blobstore.admin.keyset import after
+from django_blobstore.admin.places import sees_every_place
+from django_blobstore.models import Bucket, ManagedResource, ManagedResourceQuerySet, Resource
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+INSIDE, OUTSIDE = "inside", "outside"
+PER_PAGE = 100
+# How many references are looked at for buckets that only a backend of object permissions lets the person see, and at
+# most how many are counted of those that they may see.
+EXAMINED = 10_000
+
+
+@dataclass(frozen=True)
+class References:
+    """A page of the objects that refer to `resource`; `next_after` names the place of the next page, or is ""."""
+
+    objects: list[ManagedResource]
+    next_after: str
+    count: int
+    is_all: bool
+
+    @classmethod
+    def seen_by(cls, user: User, resource: Resource, place: str) -> References:
+        visible = _visible(user, resource)
+        found = list(_from(visible, place))
+        objects = found[:PER_PAGE]
+        is_all = sees_every_place(user)
+        count = resource.reference_count if is_all else len(visible.order_by().values_list("pk")[:EXAMINED])
+        return cls(objects, _place_of(objects[-1]) if len(found) > PER_PAGE else "", count, is_all)
+
+
+def _visible(user: User, resource: Resource) -> ManagedResourceQuerySet:
+    references = ManagedResource.objects.filter(resource=resource)
+    if sees_every_place(user):
+        return references
+    own = Q(bucket__owner=user.pk) | Q(bucket=None, user=str(user.pk))
+    return references.filter(own | Q(bucket__in=_granted(user, references)))
+
+
+def _granted(user: User, references: ManagedResourceQuerySet) -> list[UUID]:
+    """Return the buckets among the first references whose objects the person may see."""
+    keys = set(references.exclude(bucket=None).values_list("bucket_id", flat=True)[:EXAMINED])
+    return [bucket.pk for bucket in Bucket.objects.filter(pk__in=keys) if may(user, "view", "managedresource", bucket)]
+
+
+def _from(references: ManagedResourceQuerySet, place: str) -> Iterator[ManagedResource]:
+    """Yield a page and one more: first those in buckets, then those outside, as the index has them."""
+    side, _dot, key = place.partition(".")
+    last = ManagedResource.objects.filter(pk=key).first() if key.isdecimal() else None
+    left = PER_PAGE + 1
+    if side != OUTSIDE:
+        inside = after(references.exclude(bucket=None), last, "bucket_id", "user", "pk").prefetch_related("bucket")
+        found = list(inside[:left])
+        yield from found
+        left, last = left - len(found), None
+    if left:
+        yield from after(references.filter(bucket=None), last, "user", "pk")[:left]
+
+
+def _place_of(managed: ManagedResource) -> str:
+    return f"{INSIDE if managed.bucket_id else OUTSIDE}.{managed.pk}"
