@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from django.db import router, transaction
@@ -34,7 +33,7 @@ from django_blobstore.failpoints import reach
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource
 from django_blobstore.namespaces import Namespace
 from django_blobstore.rows import RESOURCES
-from django_blobstore.signals import resource_damaged
+from django_blobstore.signals import object_removed, object_stored, resource_damaged, resource_freed, tell
 from django_blobstore.transactions import ATTEMPTS, transact
 from django_blobstore.usage import NOTHING, Held
 
@@ -236,8 +235,7 @@ class ResourceCatalog:
         if rows.exclude(damaged_at__isnull=False, missing=missing).update(damaged_at=now, missing=missing):
             resource.damaged_at, resource.missing = now, missing
             reach("damage.marked")
-            tell = partial(resource_damaged.send_robust, Resource, resource=resource, missing=missing)
-            transaction.on_commit(tell, using=self.using)
+            tell(resource_damaged, Resource, self.using, resource=resource, missing=missing)
         return bool(rows.update(verified_at=now))
 
     def mark_verified(self, resource: Resource) -> bool:
@@ -299,6 +297,7 @@ class ResourceCatalog:
         else:
             managed.save(using=self.using, force_update=True)
         reach("refer.saved")
+        tell(object_stored, ManagedResource, self.using, managed=managed)
         return Change(managed, discarded)
 
     def _release(self, namespace: Namespace, path: str) -> Change:
@@ -324,6 +323,7 @@ class ResourceCatalog:
         returned = self._count_down(managed.resource_id, discarded)
         reach("release.counted")
         self._count_usage(managed.namespace, managed, NOTHING, Held(managed.resource_id, returned.length))
+        tell(object_removed, ManagedResource, self.using, managed=managed)
         return returned
 
     def _move(self, known: ManagedResource, namespace: Namespace, path: str, condition: Condition | None) -> Change:
@@ -342,6 +342,8 @@ class ResourceCatalog:
         managed.was_created, managed.modified_at = there is None, timezone.now()
         managed.save(using=self.using, update_fields=["bucket", "user", "path", "modified_at"])
         reach("move.saved")
+        tell(object_removed, ManagedResource, self.using, managed=known)
+        tell(object_stored, ManagedResource, self.using, managed=managed)
         return Change(managed, discarded)
 
     def _delete(self, namespace: Namespace, path: str) -> ManagedResource | None:
@@ -422,10 +424,12 @@ class ResourceCatalog:
     def _count_down(self, id: int, discarded: list[StoredFile]) -> Returned:
         """Take one from the count, or delete the row at one and discard its file."""
         for _ in range(ATTEMPTS):
-            sql = f"DELETE FROM {_RESOURCE} WHERE id = %s AND reference_count = 1 RETURNING path, length, storage"
-            if row := rows.fetch(self.using, sql, [id]):
-                path, length, storage = row
+            sql = f"DELETE FROM {_RESOURCE} WHERE id = %s AND reference_count = 1"
+            if row := rows.fetch(self.using, f"{sql} RETURNING path, length, storage, sha384", [id]):
+                path, length, storage, sha384 = row
                 self._discard(StoredFile(storage, path), length, discarded)
+                about = {"sha384": sha384, "length": length, "storage": storage, "path": path}
+                tell(resource_freed, Resource, self.using, **about)
                 return Returned(True, path, length)
             sql = (
                 f"UPDATE {_RESOURCE} SET reference_count = reference_count - 1"

@@ -4,7 +4,7 @@ Ids are never used again for something else: E001 BLOBSTORE is no dict, E002 unk
 E004 DEDUP_SCOPE cannot be called, E005 storage alias missing, E006 storage cannot be made, E007 unsuitable database,
 E008 SERVE_LOCATION of no storage, E009 CONTENT_HOST without its middleware; W001 SQLite without IMMEDIATE, W002 SQLite
 without WAL, W003 weak proofs, W004 a storage's own complaint (``--deploy``), W005 SERVE_METHOD of no use for the
-storage, W006 no CONTENT_HOST (``--deploy``).
+storage, W006 no CONTENT_HOST (``--deploy``). From E020 and W020 on they are those of `project_checks`.
 
 None is tagged ``database``: Django runs those only on request, and nothing here connects to a database. Only the
 check of ``--deploy`` connects to a storage.
@@ -27,6 +27,7 @@ from django.utils.module_loading import import_string
 
 from django_blobstore.conf import KNOWN, conf, given_settings
 from django_blobstore.models import Resource
+from django_blobstore.project_checks import check_project
 from django_blobstore.storages import hooks
 
 TAG = "blobstore"
@@ -41,6 +42,7 @@ def register_checks() -> None:
     """Have ``check`` run everything here, and ``check --tag blobstore`` nothing else."""
     register(check_settings, TAG)
     register(check_database, TAG)
+    register(check_project, TAG)
     register(check_storages, TAG, deploy=True)
     register(check_content_host, TAG, deploy=True)
 

@@ -30,6 +30,7 @@ from django_blobstore.namespaces import MAX_SCOPE_LENGTH, Namespace, clean_path
 from django_blobstore.proof import PutResponse, RequestResponse
 from django_blobstore.resource_storage import ResourceStorage
 from django_blobstore.rows import find_object, lock_object
+from django_blobstore.tracing import traced
 from django_blobstore.upkeep import expunge
 from django_blobstore.upload import Upload
 
@@ -95,6 +96,7 @@ class ManagedStorage(AsyncTwins):
         """
         return self.open(self.stat(namespace, path))
 
+    @traced
     def open(self, managed: ManagedResource, *, start: int = 0) -> BlobFile:
         """Open the bytes of `managed`, an object just looked up. Raises like `get`.
 
@@ -112,6 +114,7 @@ class ManagedStorage(AsyncTwins):
                     raise self._damaged(managed, "its file is missing", missing=True) from None
         raise UploadPending(managed.path)
 
+    @traced
     def put(
         self,
         namespace: Namespace,
@@ -167,6 +170,7 @@ class ManagedStorage(AsyncTwins):
         )
         return self._finish(upload.run(as_readable(stream), length, expected))
 
+    @traced
     def remove(self, namespace: Namespace, path: str, *, condition: Condition | None = None) -> None:
         """Remove the object at `path`; the last reference to a content frees its bytes after `DELETION_GRACE`.
 
@@ -197,6 +201,7 @@ class ManagedStorage(AsyncTwins):
             transaction.on_commit(partial(_expunge_quietly, removed.discarded), using=self.catalog.using)
         return removed
 
+    @traced
     def remove_bucket(self, bucket: Bucket) -> int:
         """Remove `bucket` with every object in it, all or nothing; return how many objects there were.
 
@@ -204,6 +209,7 @@ class ManagedStorage(AsyncTwins):
         """
         return self.catalog.transact(lambda: self._remove_bucket(bucket))
 
+    @traced
     def copy(
         self,
         managed: ManagedResource,
@@ -228,6 +234,7 @@ class ManagedStorage(AsyncTwins):
         refer = partial(self.catalog.refer, namespace, path, content_of, scope=resource.scope)
         return self._finish(refer(attributes=attributes, create_bucket=create_bucket, condition=condition))
 
+    @traced
     def move(
         self, managed: ManagedResource, namespace: Namespace, path: str, *, condition: Condition | None = None
     ) -> ManagedResource:
@@ -264,6 +271,7 @@ class ManagedStorage(AsyncTwins):
         said = {name: value for name, value in given.items() if value is not None}
         return self.catalog.transact(lambda: self._describe(namespace, path, said, condition))
 
+    @traced
     def put_request(
         self,
         namespace: Namespace,
@@ -292,6 +300,7 @@ class ManagedStorage(AsyncTwins):
             metadata=metadata or {},
         )
 
+    @traced
     def proof_of_access_response(
         self, put_response: PutResponse, *, requester: str = "", condition: Condition | None = None
     ) -> ManagedResource:

@@ -15,6 +15,7 @@ from django_blobstore.blob_file import BlobFile
 from django_blobstore.models import ManagedResource
 from django_blobstore.offload import read_ahead
 from django_blobstore.resource_storage import BLOCK_SIZE
+from django_blobstore.signals import object_served, tell_now
 
 UNKNOWN_TYPE = "application/octet-stream"
 
@@ -85,6 +86,7 @@ def body(request: HttpRequest, file: BlobFile, part: Part | None = None) -> Bloc
     """
     blocks, length = part or Part(file.chunks(BLOCK_SIZE), file.size)
     started = _started(file, blocks)
+    tell_now(object_served, ManagedResource, managed=file.managed, request=request)
     return AsyncBlocks(file, started, length) if isinstance(request, ASGIRequest) else Blocks(file, started)
 
 

@@ -20,6 +20,7 @@ from django_blobstore.rest.handover import handed_over
 from django_blobstore.rest.metadata import metadata_headers
 from django_blobstore.rest.multipart import Multipart
 from django_blobstore.rest.ranges import Span, requested_spans
+from django_blobstore.signals import object_served, tell_now
 
 # Bytes may be kept, but who may read them, and whether a path still has them, is asked each time; unless they are asked
 # for by their hash (RFC 8246).
@@ -44,6 +45,7 @@ def blob_response(
     if elsewhere := sent_to_content_host(request, managed):
         return elsewhere
     if elsewhere := handed_over(request, managed, headers, in_part=bool(spans)):
+        tell_now(object_served, ManagedResource, managed=managed, request=request)
         return elsewhere
     if request.method == "HEAD":
         return HttpResponse(headers=headers | {"Content-Length": str(managed.resource.length)})

@@ -31,6 +31,7 @@ from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resour
 from django_blobstore.namespaces import Namespace
 from django_blobstore.resource_storage import ResourceStorage, is_fresh_path
 from django_blobstore.storages import inventory
+from django_blobstore.tracing import traced
 from django_blobstore.uncommitted import is_note
 from django_blobstore.upkeep.findings import Finding, Findings, Kind
 from django_blobstore.upkeep.runs import Origin, Record, recorded
@@ -82,6 +83,7 @@ class Position(NamedTuple):
         return min(number, STAGES.index("files")), self.alias, number
 
 
+@traced
 def audit(
     *,
     fix: bool = False,

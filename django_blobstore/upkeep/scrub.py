@@ -22,6 +22,7 @@ from django_blobstore.models import Resource, ResourceQuerySet, UpkeepRun
 from django_blobstore.resource_storage import ResourceStorage
 from django_blobstore.storages import inventory
 from django_blobstore.storages.hooks import DamagedFile
+from django_blobstore.tracing import traced
 from django_blobstore.upkeep.findings import Finding, Findings, Kind
 from django_blobstore.upkeep.runs import Origin, recorded
 
@@ -63,6 +64,7 @@ class ScrubReport:
         return {name: getattr(self, name) for name in told}
 
 
+@traced
 def scrub(
     *,
     percent: float = 100,

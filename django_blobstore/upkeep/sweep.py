@@ -28,6 +28,7 @@ from django_blobstore.models import (
     UpkeepRun,
 )
 from django_blobstore.resource_storage import ResourceStorage
+from django_blobstore.tracing import traced
 from django_blobstore.transactions import transact
 from django_blobstore.upkeep.measure import measure_what_is_due
 from django_blobstore.upkeep.runs import STANDING, Origin, Record, recorded
@@ -55,6 +56,7 @@ class SweepReport:
     rolled_back_files: int = 0
 
 
+@traced
 def sweep(
     *,
     dry_run: bool = False,

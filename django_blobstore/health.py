@@ -1,0 +1,50 @@
+"""When the store counts as healthy, for django-health-check 4 (extra `health`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import Error
+from django.db.models.functions import Now
+from health_check.base import HealthCheck
+from health_check.exceptions import ServiceUnavailable, ServiceWarning
+
+from django_blobstore.models import PendingFile, PendingFileQuerySet, Resource
+from django_blobstore.resource_storage import ResourceStorage, fresh_path
+
+
+@dataclass
+class BlobStore(HealthCheck):  # type: ignore[misc]
+    """Asks the catalog and the storage for something, and warns of damaged contents and of a sweep that does not come.
+
+    It does not come if a file has been due for `overdue_seconds`.
+    """
+
+    overdue_seconds: int = 3600
+
+    def run(self) -> None:
+        damaged, overdue = self._ask_catalog()
+        self._ask_storage()
+        if damaged:
+            raise ServiceWarning(f"{damaged} contents are damaged: put them again.")
+        if overdue:
+            raise ServiceWarning(f"{overdue} files should have been deleted: have blobstore_sweep run.")
+
+    def _ask_catalog(self) -> tuple[int, int]:
+        try:
+            return Resource.objects.damaged().count(), self._overdue().count()
+        except Error as error:
+            raise ServiceUnavailable("The catalog does not answer.") from error
+
+    def _overdue(self) -> PendingFileQuerySet:
+        long_ago = Now() - timedelta(seconds=self.overdue_seconds)
+        files = PendingFile.objects
+        return files.filter(discard=True, due_at__lt=long_ago) | files.filter(discard=False, lease_until__lt=long_ago)
+
+    def _ask_storage(self) -> None:
+        try:
+            ResourceStorage().storage.exists(fresh_path())
+        except Exception as error:
+            # A storage may raise anything.
+            raise ServiceUnavailable("The storage does not answer.") from error

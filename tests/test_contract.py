@@ -1,0 +1,110 @@
+"""The contract of storages holds for those that the store is used with, and finds out those that break it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest import TestCase
+
+import pytest
+from django.core.files.storage import FileSystemStorage, InMemoryStorage, storages
+from pytest_django import Settings
+
+from django_blobstore.testing import BytesContract, StorageContract
+from tests.invariants import assert_empty, assert_settled
+from tests.stored import ALIAS, Stored
+
+KINDS = ["files", "gridfs", "memory", "s3"]
+
+
+def tests_of(contract: type[Any]) -> list[str]:
+    return sorted(name for name in vars(contract) if name.startswith("test_"))
+
+
+def failures(contract: type[Any], test: str, alias: str) -> list[str]:
+    """Return what the `test` of `contract` finds wrong with the storage under `alias`."""
+    alone = alias != ALIAS or ALIAS not in storages.backends or not isinstance(storages[ALIAS], InMemoryStorage)
+    case: Any = type("Contract", (contract, TestCase), {"alias": alias, "opens_files_anew": alone})(test)
+    result = case.run()
+    return [told for _, told in (*result.failures, *result.errors)]
+
+
+@pytest.fixture(params=KINDS)
+def storage_kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+@pytest.mark.parametrize("test", tests_of(StorageContract))
+def test_storages_do_what_file_fields_ask(stored: Stored, storage_kind: str, test: str, settings: Settings) -> None:
+    if storage_kind == "s3":
+        options = {**stored.options, "OPTIONS": {**stored.options["OPTIONS"], "file_overwrite": False}}
+        settings.STORAGES = {**settings.STORAGES, ALIAS: options}
+    assert failures(StorageContract, test, ALIAS) == []
+    assert stored.names() == set()
+
+
+@pytest.mark.parametrize("test", tests_of(BytesContract))
+def test_storages_do_what_the_store_asks(stored: Stored, storage_kind: str, test: str) -> None:
+    assert failures(BytesContract, test, ALIAS) == []
+    assert stored.names() == set()
+
+
+@pytest.mark.parametrize("storage_kind", ["files", "gridfs"], indirect=True)
+@pytest.mark.parametrize("test", tests_of(StorageContract))
+def test_our_own_does_too(database: str, stored: Stored, settings: Settings, test: str) -> None:
+    settings.BLOBSTORE = {"DELETION_GRACE": 0}
+    settings.STORAGES = {**settings.STORAGES, "default": {"BACKEND": "django_blobstore.storages.BlobStorage"}}
+    assert failures(StorageContract, test, "default") == []
+    assert_settled(stored)
+    assert stored.names() == set()
+
+
+class Renaming(InMemoryStorage):
+    """Gives each file a name of its own choice."""
+
+    def get_available_name(self, name: str, max_length: int | None = None) -> str:
+        return super().get_available_name(f"other-{name}", max_length)
+
+
+class Overwriting(InMemoryStorage):
+    """Puts one file in place of another."""
+
+    def get_available_name(self, name: str, max_length: int | None = None) -> str:
+        self.delete(name)
+        return name
+
+
+class Short(InMemoryStorage):
+    """Loses the end of what it is given."""
+
+    def _save(self, name: str, content: Any) -> str:
+        content.file.truncate(5)
+        return str(super()._save(name, content))
+
+
+class Forgiving(FileSystemStorage):
+    """Finds what is not there empty."""
+
+    def exists(self, name: str) -> bool:
+        return True
+
+    def get_available_name(self, name: str, max_length: int | None = None) -> str:
+        return name
+
+
+@pytest.mark.parametrize("kind", [Renaming, Overwriting, Short, Forgiving], ids=lambda kind: str(kind.__name__))
+def test_a_storage_that_does_otherwise_is_found_out(kind: type[Any], settings: Settings, tmp_path: Any) -> None:
+    options = {"location": tmp_path} if issubclass(kind, FileSystemStorage) else {}
+    settings.STORAGES = {**settings.STORAGES, "odd": {"BACKEND": f"{__name__}.{kind.__name__}", "OPTIONS": options}}
+    assert [test for test in tests_of(StorageContract) if failures(StorageContract, test, "odd")]
+    assert not [test for test in tests_of(StorageContract) if not callable(getattr(StorageContract, test))]
+
+
+def test_the_mixins_are_no_tests_by_themselves() -> None:
+    found: list[Callable[..., Any]] = [StorageContract, BytesContract]
+    assert [one for one in found if isinstance(one, type) and issubclass(one, TestCase)] == []
+
+
+def test_nothing_is_left_in_the_catalog_by_an_unused_storage(database: str, stored: Stored) -> None:
+    assert_empty(stored)
