@@ -11,6 +11,7 @@ from health_check.base import HealthCheck
 from health_check.exceptions import ServiceUnavailable, ServiceWarning
 
 from django_blobstore.models import PendingFile, PendingFileQuerySet, Resource
+from django_blobstore.offload import in_thread
 from django_blobstore.resource_storage import ResourceStorage, fresh_path
 
 
@@ -23,7 +24,10 @@ class BlobStore(HealthCheck):  # type: ignore[misc]
 
     overdue_seconds: int = 3600
 
-    def run(self) -> None:
+    async def run(self) -> None:
+        await in_thread(self._ask)
+
+    def _ask(self) -> None:
         damaged, overdue = self._ask_catalog()
         self._ask_storage()
         if damaged:

@@ -233,18 +233,6 @@ def test_pillow_and_django_read_images_and_thumbnails_are_written(media: BlobSto
 
 
 @ON_SQLITE
-def test_easy_thumbnails_makes_one_and_finds_it_again(media: BlobStorage) -> None:
-    files = pytest.importorskip("easy_thumbnails.files")
-    engine = {"size": (16, 16), "crop": False}
-    media.save("large.png", picture(0x336699, size=(64, 48)))
-    thumbnailer = files.Thumbnailer(media.open("large.png"), "large.png", media, media)
-    thumbnailer.remote_source = False
-    made = thumbnailer.generate_thumbnail(engine)
-    media.save(made.name, made)
-    assert Image.open(media.open(made.name)).size == (16, 12)
-
-
-@ON_SQLITE
 def test_manifest_static_files_are_kept_under_their_hashed_names(
     media: BlobStorage, settings: Settings, tmp_path: Any
 ) -> None:

@@ -17,7 +17,7 @@ from tests.stored import ALIAS, Stored
 KINDS = ["files", "gridfs", "memory", "s3"]
 
 
-def tests_of(contract: type[Any]) -> list[str]:
+def names_of(contract: type[Any]) -> list[str]:
     return sorted(name for name in vars(contract) if name.startswith("test_"))
 
 
@@ -35,7 +35,7 @@ def storage_kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
-@pytest.mark.parametrize("test", tests_of(StorageContract))
+@pytest.mark.parametrize("test", names_of(StorageContract))
 def test_storages_do_what_file_fields_ask(stored: Stored, storage_kind: str, test: str, settings: Settings) -> None:
     if storage_kind == "s3":
         options = {**stored.options, "OPTIONS": {**stored.options["OPTIONS"], "file_overwrite": False}}
@@ -44,14 +44,14 @@ def test_storages_do_what_file_fields_ask(stored: Stored, storage_kind: str, tes
     assert stored.names() == set()
 
 
-@pytest.mark.parametrize("test", tests_of(BytesContract))
+@pytest.mark.parametrize("test", names_of(BytesContract))
 def test_storages_do_what_the_store_asks(stored: Stored, storage_kind: str, test: str) -> None:
     assert failures(BytesContract, test, ALIAS) == []
     assert stored.names() == set()
 
 
 @pytest.mark.parametrize("storage_kind", ["files", "gridfs"], indirect=True)
-@pytest.mark.parametrize("test", tests_of(StorageContract))
+@pytest.mark.parametrize("test", names_of(StorageContract))
 def test_our_own_does_too(database: str, stored: Stored, settings: Settings, test: str) -> None:
     settings.BLOBSTORE = {"DELETION_GRACE": 0}
     settings.STORAGES = {**settings.STORAGES, "default": {"BACKEND": "django_blobstore.storages.BlobStorage"}}
@@ -97,8 +97,8 @@ class Forgiving(FileSystemStorage):
 def test_a_storage_that_does_otherwise_is_found_out(kind: type[Any], settings: Settings, tmp_path: Any) -> None:
     options = {"location": tmp_path} if issubclass(kind, FileSystemStorage) else {}
     settings.STORAGES = {**settings.STORAGES, "odd": {"BACKEND": f"{__name__}.{kind.__name__}", "OPTIONS": options}}
-    assert [test for test in tests_of(StorageContract) if failures(StorageContract, test, "odd")]
-    assert not [test for test in tests_of(StorageContract) if not callable(getattr(StorageContract, test))]
+    assert [test for test in names_of(StorageContract) if failures(StorageContract, test, "odd")]
+    assert not [test for test in names_of(StorageContract) if not callable(getattr(StorageContract, test))]
 
 
 def test_the_mixins_are_no_tests_by_themselves() -> None:
