@@ -17,13 +17,17 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import Storage, storages
 
 from django_blobstore.blob_storage import BlobStorage
-from django_blobstore.conf import conf
+from django_blobstore.conf import conf, given_settings
 
 PUBLIC_ACLS = {"public-read", "public-read-write", "publicRead", "publicReadWrite"}
 
 
 def check_project(**_: Any) -> list[CheckMessage]:
     """Find storages, options and apps that would lose, show or slow down what is stored."""
+    given = given_settings()
+    if not isinstance(given, dict) or not isinstance(given.get("STORAGE", ""), str):
+        # Other checks say so.
+        return []
     return [*_check_bytes(), *_check_cleanup(), *_check_urls()]
 
 
