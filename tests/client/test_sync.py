@@ -35,7 +35,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def plant(tree: Path, files: int) -> Path:
-    """Make a directory of `files`, in folders, which have been there for a while; few of them are equal."""
+    """Make a directory of `files`, of `CONTENTS` contents, in folders, which have been there for a while."""
     for number in range(files):
         file = tree / f"{number % 7}" / f"folder {number % 3}" / f"{number}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
