@@ -15,7 +15,7 @@ import pytest
 from pytest_django import Settings
 
 from django_blobstore.managed import ManagedStorage, Namespace
-from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource
+from django_blobstore.models import Bucket, ManagedResource, Resource
 from tests.invariants import assert_empty, assert_settled, assert_sound
 from tests.rest import api
 from tests.rest.raw_http import head, send
@@ -339,9 +339,20 @@ def test_an_upload_whose_client_vanishes_leaves_nothing(site: Site, bucket: Buck
     request = head("PUT", url, "x", f"Content-Length: {10 * MIB}") + content_of(4 * MIB)
     host, port = site.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
+        our_port = connection.getsockname()[1]
         connection.sendall(request)
-    assert send(url, head("GET", url, "x")).status in (404, 503)
-    deadline = time.monotonic() + 20
-    while PendingFile.objects.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until_hung_up(int(port), our_port)
     assert_empty(stored)
+    assert send(url, head("GET", url, "x")).status == 404
+
+
+def wait_until_hung_up(port: int, our_port: int) -> None:
+    """Return once the server at `port` has done with our connection, which it may not have taken up yet."""
+    deadline = time.monotonic() + 120
+    while any(
+        there.laddr.port == port and there.raddr and there.raddr.port == our_port
+        for there in psutil.net_connections("tcp4")
+        if there.laddr and there.status in (psutil.CONN_ESTABLISHED, psutil.CONN_CLOSE_WAIT)
+    ):
+        assert time.monotonic() < deadline, "The server still has the connection of a client that is gone."
+        time.sleep(0.05)
