@@ -39,7 +39,7 @@ _SCRIPTS = re.compile(
 )
 _TEXT = "text/plain"
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # RFC 9110, 5.6.2
-_MEDIA_TYPE = re.compile(rf'{_TOKEN}/{_TOKEN}(\s*;\s*{_TOKEN}=({_TOKEN}|"[ !#-\[\]-~]*"))*')
+MEDIA_TYPE = re.compile(rf'{_TOKEN}/{_TOKEN}(\s*;\s*{_TOKEN}=({_TOKEN}|"[ !#-\[\]-~]*"))*')
 
 
 class Blocks:
@@ -119,7 +119,7 @@ def _essence(content_type: str) -> str:
 
 def is_media_type(text: str) -> bool:
     """Whether `text` can stand in a Content-Type header."""
-    return _MEDIA_TYPE.fullmatch(text) is not None
+    return MEDIA_TYPE.fullmatch(text) is not None
 
 
 def can_be_shown(content_type: str) -> bool:

@@ -6,243 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django_blobstore.namespaces import MAX_PATH_BYTES
-from django_blobstore.rest.bulk import MAX_PATHS
+from django_blobstore.rest.components import COUNT, TEXT, TIME, Schema, ref
 from django_blobstore.rest.limits import HEADER_LIMIT
-from django_blobstore.rest.metadata import MAX_NAMES
-from django_blobstore.rest.problems import KNOWN, MEDIA_TYPE, TYPE_PREFIX
 from django_blobstore.rest.serializers import MAX_BYTES
 
-Schema = dict[str, Any]
-
-_HASH = "0" * 96
-_BUCKET = "1c9d3f0a-6b0e-4a53-9d0c-2f6f0b7d1e55"
-_TEXT: Schema = {"type": "string"}
-_COUNT: Schema = {"type": "integer", "minimum": 0}
-_TIME: Schema = {"type": "string", "format": "date-time"}
-_URL: Schema = {"type": "string", "format": "uri"}
 _BYTES: Schema = {"type": "string", "format": "binary"}
-
-# What no path may have in it, and segments that are neither empty nor "." nor "..".
-_NO = r"\u0000-\u001f\u007f-\u009f\ufffd"
-_SEGMENT = rf"(?:[^/.{_NO}]|\.[^/.{_NO}]|\.\.[^/{_NO}])[^/{_NO}]*"
-
-# Codes that are not an error of the store's own, by status; the others are in `KNOWN`.
-_CODES: dict[int, tuple[str, ...]] = {
-    400: ("invalid", "parse-error"),
-    401: ("not-authenticated", "authentication-failed"),
-    403: ("permission-denied",),
-    404: ("not-found",),
-    406: ("not-acceptable",),
-    409: ("bucket-exists", "bucket-not-empty"),
-    411: ("length-required",),
-    415: ("unsupported-media-type", "content-encoding-refused"),
-    416: ("range-not-satisfiable",),
-    429: ("throttled",),
-    431: ("header-too-large",),
-    503: ("storage-unreachable", "catalog-unreachable"),
-    507: ("storage-full", "catalog-full"),
-}
 _ALWAYS = (401, 403, 429, 431, 503)
 _JSON_IN = (400, 404, 406, 413, 415)
-_TO_WAIT = (423, 429, 503)
-
-
-def ref(name: str) -> Schema:
-    """Return a reference to one of `SCHEMAS`."""
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _object(required: Sequence[str], properties: Schema, *, closed: bool = True, **more: Any) -> Schema:
-    closing = {"additionalProperties": False} if closed else {}
-    return {"type": "object", "required": [*required], "properties": properties, **closing, **more}
-
-
-def _or_null(schema: Schema) -> Schema:
-    return {**schema, "type": [schema["type"], "null"]}
-
-
-_HEX = {"type": "string", "pattern": "^[0-9a-f]{96}$"}
-_OBJECT = {
-    "path": ref("Path"),
-    "length": _COUNT,
-    "sha384": _HEX,
-    "integrity": _TEXT | {"description": "For an integrity attribute (SRI)."},
-    "content_type": _TEXT,
-    "metadata": {"type": "object"},
-    "reference_count": _COUNT | {"description": "For holders of the permission to view resources."},
-    "created_at": _TIME,
-    "modified_at": _TIME,
-    "url": _URL,
-}
-_BUCKET_OUT = {
-    "uuid": {"type": "string", "format": "uuid"},
-    "name": _TEXT,
-    "owner": {"type": ["integer", "string", "null"], "description": "The user, by primary key."},
-    "object_count": _COUNT,
-    "logical_bytes": _COUNT | {"description": "The lengths of all objects together."},
-    "stored_bytes": _COUNT | {"description": "The same with each content counted once."},
-    "quota_bytes": _or_null(_COUNT) | {"description": "For the owner, and for who may change any bucket."},
-    "created_at": _TIME,
-    "url": _URL,
-}
-_NAME_IN = {"type": "string", "minLength": 1, "maxLength": 150, "pattern": r"^[!-~](?:[ -~]*[!-~])?$"}
-_QUOTA_IN = _or_null(_COUNT) | {"maximum": MAX_BYTES}
-_METADATA_IN = {
-    "type": "object",
-    "maxProperties": MAX_NAMES,
-    "propertyNames": {"pattern": "^[a-z0-9]{1,20}$"},
-    "additionalProperties": {"type": "string", "maxLength": 20, "pattern": "^[ -~]*$"},
-}
-_CONTENT_TYPE_IN = _TEXT | {"maxLength": 255, "pattern": "^[a-z]+/[a-z]+$|^$"}
-_TRANSFER_EXAMPLE = {"source": "2026/hello.txt", "target": "copy.txt"}
-_PATHS_EXAMPLE = {"paths": ["2026/hello.txt", "not there"]}
-
-
-def _page(of: str, **more: Schema) -> Schema:
-    properties = {of: {"type": "array", "items": ref(of[:-1].title())}, **more, "next": _or_null(_URL)}
-    return _object([*properties], properties)
-
-
-SCHEMAS: dict[str, Schema] = {
-    "Path": {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": MAX_PATH_BYTES,
-        "pattern": f"^{_SEGMENT}(?:/{_SEGMENT})*$",
-        "description": f"At most {MAX_PATH_BYTES} bytes of UTF-8, without empty, '.' or '..' segments.",
-        "examples": ["2026/hello.txt"],
-    },
-    "Sha384": {"type": "string", "pattern": "^[0-9a-fA-F]{96}$", "examples": [_HASH]},
-    "Object": _object([name for name in _OBJECT if name != "reference_count"], _OBJECT),
-    "ObjectPage": _page("objects", prefixes={"type": "array", "items": _TEXT}),
-    "Bucket": _object([name for name in _BUCKET_OUT if name != "quota_bytes"], _BUCKET_OUT),
-    "BucketPage": _page("buckets"),
-    "NewBucket": _object(
-        ["name"],
-        {"name": _NAME_IN, "uuid": {"type": "string", "format": "uuid"}, "quota_bytes": _QUOTA_IN},
-        closed=False,
-        examples=[{"name": "letters"}, {"name": "letters", "uuid": _BUCKET}],
-    ),
-    "BucketChange": _object(
-        [], {"name": _NAME_IN, "quota_bytes": _QUOTA_IN}, closed=False, examples=[{"name": "mail"}]
-    ),
-    "Transfer": _object(
-        ["source", "target"],
-        {
-            "source": ref("Path"),
-            "target": ref("Path"),
-            "target_bucket": {
-                "type": ["string", "null"],
-                "anyOf": [{"format": "uuid"}, {"enum": ["me", "global"]}, {"type": "null"}],
-                "description": "Another bucket, 'me' or 'global'.",
-            },
-        },
-        closed=False,
-        examples=[_TRANSFER_EXAMPLE, _TRANSFER_EXAMPLE | {"target_bucket": "me"}],
-    ),
-    "Description": _object(
-        ["path"],
-        {
-            "path": ref("Path"),
-            "content_type": _CONTENT_TYPE_IN,
-            "metadata": _METADATA_IN,
-        },
-        closed=False,
-        examples=[{"path": "2026/hello.txt", "content_type": "text/plain", "metadata": {"author": "Ann"}}],
-    ),
-    "Signing": _object(
-        ["path"],
-        {"path": ref("Path"), "expires_in": {"type": "integer", "minimum": 1}, "sha384": ref("Sha384")},
-        closed=False,
-        examples=[{"path": "2026/hello.txt", "expires_in": 60}],
-    ),
-    "Signed": _object(["url", "expires_at"], {"url": _URL, "expires_at": _TIME}),
-    "Paths": _object(
-        ["paths"],
-        {"paths": {"type": "array", "minItems": 1, "maxItems": MAX_PATHS, "items": _TEXT}},
-        closed=False,
-        examples=[_PATHS_EXAMPLE],
-    ),
-    "Results": _object(
-        ["results"],
-        {
-            "results": {
-                "type": "array",
-                "items": _object(
-                    ["path", "status"],
-                    {
-                        "path": _TEXT,
-                        "status": {"type": "integer", "description": "What it would have had alone."},
-                        "object": ref("Object"),
-                        "code": _TEXT,
-                        "detail": _TEXT,
-                    },
-                ),
-            }
-        },
-    ),
-    "PutRequest": _object(
-        ["path", "sha384"],
-        {
-            "path": ref("Path"),
-            "sha384": ref("Sha384"),
-            "content_type": _CONTENT_TYPE_IN,
-            "metadata": _METADATA_IN,
-        },
-        closed=False,
-        examples=[{"path": "proven.txt", "sha384": _HASH}],
-    ),
-    "Challenge": _object(
-        ["request_id", "nonce", "ranges", "range_start", "range_length", "expires_at", "algorithm"],
-        {
-            "request_id": _TEXT,
-            "nonce": _TEXT | {"contentEncoding": "base64"},
-            "ranges": {
-                "type": "array",
-                "items": {"type": "array", "items": _COUNT, "minItems": 2, "maxItems": 2},
-                "description": "The parts to prove, as [start, length].",
-            },
-            "range_start": _COUNT,
-            "range_length": _COUNT,
-            "expires_at": _TIME,
-            "algorithm": _TEXT,
-        },
-    ),
-    "Proof": _object(
-        ["proof"],
-        {"proof": {"type": "string", "pattern": "^[0-9a-f]{96}$", "description": "The HMAC in hex."}},
-        closed=False,
-        examples=[{"proof": _HASH}],
-    ),
-    "Problem": _object(
-        ["type", "title", "status", "detail", "code"],
-        {
-            "type": {"type": "string", "pattern": f"^{TYPE_PREFIX}", "description": "The code, as a URI."},
-            "title": _TEXT,
-            "status": {"type": "integer"},
-            "detail": _TEXT | {"description": "For people."},
-            "code": _TEXT | {"description": "For programs; it does not change."},
-            "retry_after": _COUNT | {"description": "Seconds to wait."},
-        },
-        closed=False,
-        description="RFC 9457; what the error knows stands beside.",
-    ),
-}
-
-
-def problem_response(status: int) -> Schema:
-    """Return the response component of all problems with `status`."""
-    codes = [*_CODES.get(status, ()), *(code for known, code in KNOWN.values() if known == status)]
-    code = codes[0] if codes else "invalid-header"
-    title = code.replace("-", " ").capitalize()
-    example = {"type": TYPE_PREFIX + code, "title": title, "status": status, "detail": f"{title}.", "code": code}
-    headers = {"Retry-After": {"schema": {"type": "integer"}, "required": True}} if status in _TO_WAIT else {}
-    return {
-        "description": " or ".join(f"`{code}`" for code in codes),
-        **({"headers": headers} if headers else {}),
-        "content": {MEDIA_TYPE: {"schema": ref("Problem"), "example": example}},
-    }
 
 
 def _parameter(name: str, where: str, schema: Schema, description: str = "", **more: Any) -> Schema:
@@ -250,7 +20,7 @@ def _parameter(name: str, where: str, schema: Schema, description: str = "", **m
     return {"name": name, "in": where, "required": where == "path", "schema": schema, **told, **more}
 
 
-def _in_header(name: str, description: str, schema: Schema = _TEXT, **more: Any) -> Schema:
+def _in_header(name: str, description: str, schema: Schema = TEXT, **more: Any) -> Schema:
     return _parameter(name, "header", schema, f"{description} At most {HEADER_LIMIT} bytes.", **more)
 
 
@@ -287,38 +57,38 @@ _PUT_HEADERS = [
     _in_header("Content-Digest", "The same."),
 ]
 _LISTING = [
-    _parameter("prefix", "query", _TEXT, "How the paths begin."),
+    _parameter("prefix", "query", TEXT, "How the paths begin."),
     _parameter("delimiter", "query", {"type": "string", "enum": ["", "/"]}, "With '/', folders are told as prefixes."),
-    _parameter("after", "query", _TEXT, "The path after which the page begins."),
+    _parameter("after", "query", TEXT, "The path after which the page begins."),
     _LIMIT,
     _parameter("sha384", "query", ref("Sha384")),
-    _parameter("min_length", "query", _COUNT | {"maximum": MAX_BYTES}),
-    _parameter("max_length", "query", _COUNT | {"maximum": MAX_BYTES}),
-    _parameter("modified_since", "query", _TIME),
+    _parameter("min_length", "query", COUNT | {"maximum": MAX_BYTES}),
+    _parameter("max_length", "query", COUNT | {"maximum": MAX_BYTES}),
+    _parameter("modified_since", "query", TIME),
 ]
 _TUS = _parameter("Tus-Resumable", "header", {"type": "string", "const": "1.0.0"}) | {"required": True}
 _NUMBER = {"type": "string", "pattern": "^[0-9]{1,18}$"}
 _TUS_BYTES = {"required": False, "content": {"application/offset+octet-stream": {"schema": _BYTES}}}
 _TUS_OUT = {
-    name: {"schema": _TEXT}
+    name: {"schema": TEXT}
     for name in ("Tus-Resumable", "Upload-Offset", "Upload-Expires", "Upload-Length", "Content-Location")
 }
 _CHECKSUM = _in_header("Upload-Checksum", "Of the bytes in this request: sha1, sha256 or sha384, and base64.")
 
 
 def _sent(*names: str) -> Schema:
-    return {name: {"schema": _TEXT, "required": True} for name in names}
+    return {name: {"schema": TEXT, "required": True} for name in names}
 
 
 _SAFETY = ("Content-Disposition", "X-Content-Type-Options", "Content-Security-Policy")
 _BLOB_HEADERS = _sent("ETag", "Last-Modified", "Accept-Ranges", "Cache-Control", "X-Content-SHA384", *_SAFETY) | {
-    "Repr-Digest": {"schema": _TEXT}
+    "Repr-Digest": {"schema": TEXT}
 }
 _BLOB = {
     200: {"description": "The bytes.", "headers": _BLOB_HEADERS, "content": {"*/*": {"schema": _BYTES}}},
     206: {
         "description": "The ranges; several as multipart/byteranges. Content-Range is told of one.",
-        "headers": _BLOB_HEADERS | {"Content-Range": {"schema": _TEXT}},
+        "headers": _BLOB_HEADERS | {"Content-Range": {"schema": TEXT}},
         "content": {"*/*": {"schema": _BYTES}},
     },
     302: {"description": "The bytes are elsewhere, at a URL that expires.", "headers": _sent("Location")},
@@ -510,7 +280,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Get the bytes of an object by a signed URL",
         _BLOB,
         (*_BLOB_PROBLEMS, 410),
-        [_parameter("payload", "path", _TEXT), _parameter("signature", "path", _TEXT), _PATH, *_READS_IF],
+        [_parameter("payload", "path", TEXT), _parameter("signature", "path", TEXT), _PATH, *_READS_IF],
     ),
     ("PutRequestViewSet", "create"): Operation(
         "ask_to_put_{}object",
@@ -574,7 +344,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
 DISCOVER = Operation(
     "discover_{}", "Uploads", "Ask what of tus is spoken here", {204: {"description": "See the headers."}}
 )
-ANY_UPLOAD = _parameter("upload", "path", _TEXT, "Whether there is such an upload does not matter.")
+ANY_UPLOAD = _parameter("upload", "path", TEXT, "Whether there is such an upload does not matter.")
 SHOW_UPLOAD = Operation(
     "show_upload",
     "Uploads",

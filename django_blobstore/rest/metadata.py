@@ -21,7 +21,7 @@ MAX_NAMES = 32
 # Names and values as headers have them. Proxies give all headers of an answer 4 KiB, some of them.
 MAX_BYTES = 2048
 
-_NAME = re.compile("[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+NAME = re.compile("[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _AS_THEY_ARE = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 _OUTER_SPACES = re.compile("^ +| +$")
@@ -56,7 +56,7 @@ def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _fault(name: str, value: object) -> str:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         return "a name has at most 64 lower-case letters, digits and, between them, hyphens"
     if not isinstance(value, str):
         return "a value is text"

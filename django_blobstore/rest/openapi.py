@@ -9,16 +9,14 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ComponentRegistry, ResolvedComponent
 from rest_framework.views import APIView
 
+from django_blobstore.rest.components import SCHEMAS, Schema, problem_response
 from django_blobstore.rest.contract import (
     ANY_UPLOAD,
     BUCKET,
     DISCOVER,
     OPERATIONS,
-    SCHEMAS,
     SHOW_UPLOAD,
     Operation,
-    Schema,
-    problem_response,
 )
 
 # How the names of operations tell whose objects they are about.

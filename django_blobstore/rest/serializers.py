@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 from rest_framework import serializers
@@ -22,6 +23,8 @@ MAX_BYTES = 2**63 - 1
 
 LISTING_FILTERS = {"sha384", "min_length", "max_length", "modified_since"}
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
 _TIME = serializers.DateTimeField()
 
 
@@ -34,14 +37,34 @@ class TextField(serializers.CharField):
         return super().to_internal_value(data)
 
 
+class NameField(TextField):
+    """A name, without the spaces around it."""
+
+    default_error_messages = {"control": "A name has no control characters."}
+
+    def to_internal_value(self, data: Any) -> str:
+        if isinstance(data, str) and _CONTROL.search(data):
+            self.fail("control")
+        return super().to_internal_value(data)
+
+
+class UUIDField(serializers.UUIDField):
+    """A UUID as text, and no number of 128 bits."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str):
+            self.fail("invalid", value=data)
+        return super().to_internal_value(data)
+
+
 class BucketSerializer(serializers.ModelSerializer[Bucket]):
     """A bucket with what is in it; on input a `name`, and a `uuid` if the caller has one.
 
     Its `quota_bytes` is told to the owner and to who may change any bucket, and set by the latter alone.
     """
 
-    uuid = serializers.UUIDField(required=False)
-    name = TextField(max_length=150)
+    uuid = UUIDField(required=False)
+    name = NameField(max_length=150)
     object_count = serializers.IntegerField(read_only=True, default=0)
     logical_bytes = serializers.IntegerField(read_only=True, default=0)
     stored_bytes = serializers.IntegerField(read_only=True, default=0)

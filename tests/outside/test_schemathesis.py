@@ -1,4 +1,7 @@
-"""The interface against its own description: whatever schemathesis makes of the schema is answered as it says."""
+"""The interface against its own description: whatever schemathesis makes of the schema is answered as it says.
+
+Each run makes the same requests. ``SCHEMATHESIS_SECONDS=600 SCHEMATHESIS_SEED=7`` makes others, for as long as that.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ from tests.routers import OneDatabase
 from tests.stored import Stored
 
 ROOT = Path(__file__).parent.parent.parent
-SECONDS = int(os.environ.get("SCHEMATHESIS_SECONDS", "45"))
+SECONDS = int(os.environ.get("SCHEMATHESIS_SECONDS", "0"))
+SEED = os.environ.get("SCHEMATHESIS_SEED", "1")
+EXTENT = [f"--max-time={SECONDS}"] if SECONDS else ["--max-examples=6", "--generation-deterministic"]
 
 # Statuses beside those that schemathesis foresees: tus has 412 for a wrong version, and many a request is refused for
 # what is stored, not for its form.
@@ -37,6 +42,7 @@ schemathesis.serializer.alias("application/offset+octet-stream", "application/oc
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(SECONDS + 300),
     pytest.mark.django_db(transaction=True, databases=["default"]),
     pytest.mark.parametrize("storage_kind", ["files"]),
 ]
@@ -71,12 +77,12 @@ def test_every_answer_is_one_that_the_schema_foresees(site: servers.Site, tmp_pa
         [
             *(sys.executable, "-m", "schemathesis.cli", f"--config-file={configuration}", "run", str(schema)),
             *(f"--url={site.url}", f"--auth=root:{api.PASSWORD}", "--checks=all", "--continue-on-failure"),
-            *("--phases=examples,coverage,fuzzing,stateful", f"--max-time={SECONDS}", "--suppress-health-check=all"),
-            *("--request-timeout=30", "--seed=1", "--warnings=off"),
+            *("--phases=examples,coverage,fuzzing,stateful", "--suppress-health-check=all", "--request-timeout=30"),
+            *(f"--seed={SEED}", "--warnings=off", *EXTENT),
         ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=SECONDS + 280,
     )
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr

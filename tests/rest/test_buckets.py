@@ -65,7 +65,11 @@ def test_a_bucket_may_have_a_uuid_of_the_callers_choice_once(client: APIClient) 
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"name": ""}, {"name": "x" * 151}, {"name": "a\0"}, {"name": "a", "uuid": "b"}, []]
+    "given",
+    [
+        *({}, [], {"name": ""}, {"name": "x" * 151}, {"name": "a\0"}, {"name": "a\x9b"}, {"name": "a\n"}),
+        *({"name": "a", "uuid": "b"}, {"name": "a", "uuid": False}, {"name": "a", "uuid": 7}),
+    ],
 )
 def test_a_bucket_without_a_proper_name_or_uuid_is_refused(client: APIClient, given: Any) -> None:
     refused = client.post(URL, given, format="json")

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from django_blobstore.rest.contract import OPERATIONS, SCHEMAS
+from django_blobstore.rest.components import SCHEMAS
+from django_blobstore.rest.contract import OPERATIONS
 from tests import servers
 
 ROOT = Path(__file__).parent.parent.parent

@@ -116,6 +116,15 @@ def test_another_version_is_refused_and_the_right_one_named(client: httpx.Client
     assert not ResumableUpload.objects.exists()
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT", "TRACE"])
+def test_a_method_that_tus_does_not_have_is_refused_whatever_the_version(database: str, method: str) -> None:
+    client = api.client(api.administrator())
+    for url in ("/api/uploads/", "/api/uploads/abc/"):
+        answer = client.generic(method, url)
+        assert (answer.status_code, answer.json()["code"]) == (405, "method-not-allowed")
+        assert "OPTIONS" in answer["Allow"]
+
+
 def test_creation_may_bring_the_first_bytes_or_all(client: httpx.Client, bucket: Bucket) -> None:
     begun = begin(client, content=CONTENT[:HALF], Upload_Metadata=target(bucket))
     assert (begun.status_code, begun.headers["Upload-Offset"]) == (201, str(HALF))
