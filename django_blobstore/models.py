@@ -696,7 +696,8 @@ class Measurement(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.bucket or _('whole store')}, {self.day}"
+        scope = self.bucket or _("whole store")
+        return f"{scope}, {self.day}"
 
     @property
     def totals(self) -> Totals:
@@ -742,7 +743,8 @@ class Ranking(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.bucket or _('whole store')}, {self.get_by_display()}"
+        scope = self.bucket or _("whole store")
+        return f"{scope}, {self.get_by_display()}"
 
 
 class UpkeepRunQuerySet(QuerySet["UpkeepRun"]):
