@@ -22,6 +22,9 @@ DELIMITER = "/"
 # How many objects are looked at for one page of those with a wanted property: some tens of milliseconds.
 EXAMINED = 10_000
 
+# The same for a text in their paths, which the index itself has.
+SEARCHED = 100_000
+
 # Sorts right after the text it follows: no path has a control character.
 _JUST_AFTER = "\x01"
 
@@ -123,7 +126,8 @@ def _page_of_wanted(namespace: Namespace, objects: ManagedResourceQuerySet, want
         if len(paths) <= EXAMINED:
             return _page_of(objects.filter(wanted.condition, path__in=paths), limit)
     # The last one to be looked at and, if there is any, one after it.
-    paths = list(objects.values_list("path", flat=True)[EXAMINED - 1 : EXAMINED + 1])
+    examined = SEARCHED if wanted.text else EXAMINED
+    paths = list(objects.values_list("path", flat=True)[examined - 1 : examined + 1])
     if len(paths) < 2:
         return _page_of(objects.filter(wanted.condition), limit)
     page = _page_of(objects.filter(wanted.condition, path__lte=paths[0]), limit)

@@ -20,7 +20,7 @@ from django.utils.encoding import filepath_to_uri
 from storages.base import BaseStorage
 
 from django_blobstore.storages.gridfs_bucket import Bucket, GridFSFile, bucket_for, named_id
-from django_blobstore.storages.gridfs_reader import Reader, read_ranges, read_directly
+from django_blobstore.storages.gridfs_reader import Reader, read_directly, read_ranges
 from django_blobstore.storages.gridfs_writer import NewFile, Readable, Upload
 from django_blobstore.storages.stored_file import StoredFile
 
