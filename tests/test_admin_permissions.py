@@ -1,0 +1,204 @@
+"""Who may open which page of the admin, and sees and does what there: by permissions, ownership, and single buckets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from pytest_django import Settings
+
+from django_blobstore.managed import ManagedStorage, Namespace
+from django_blobstore.models import Bucket, ManagedResource, Resource
+from tests.admin_pages import page, text
+from tests.invariants import assert_sound
+from tests.rest import object_permissions
+from tests.rest.object_permissions import grant
+from tests.stored import Stored
+
+pytestmark = pytest.mark.parametrize("storage_kind", ["memory"])
+
+# What each person is granted: in general, on the bucket "photos", or that it is theirs.
+PEOPLE: dict[str, dict[str, Any]] = {
+    "nobody": {},
+    "views objects": {"general": ["view_managedresource"]},
+    "views buckets": {"general": ["view_bucket"]},
+    "views resources": {"general": ["view_resource"]},
+    "views and deletes objects": {"general": ["view_managedresource", "delete_managedresource"]},
+    "views and changes objects": {"general": ["view_managedresource", "change_managedresource"]},
+    "views photos": {"in_photos": ["view_managedresource"]},
+    "views and deletes in photos": {"in_photos": ["view_managedresource", "delete_managedresource"]},
+    "owns photos": {"owns": True},
+    "owns photos and views resources": {"owns": True, "general": ["view_resource"]},
+}
+VIEWS_ALL = {"views objects", "views and deletes objects", "views and changes objects"}
+IN_PHOTOS = {"views photos", "views and deletes in photos", "owns photos", "owns photos and views resources"}
+OWNERS = {"owns photos", "owns photos and views resources"}
+RESOURCES = {"views resources", "owns photos and views resources"}
+
+# Which page is answered to whom; to all others it is refused or not found.
+PAGES: dict[str, set[str]] = {
+    "browse photos": VIEWS_ALL | IN_PHOTOS,
+    "browse secret": VIEWS_ALL,
+    "browse global": VIEWS_ALL,
+    "browse a user": VIEWS_ALL,
+    "object in photos": VIEWS_ALL | IN_PHOTOS,
+    "object in secret": VIEWS_ALL,
+    "download from photos": VIEWS_ALL | IN_PHOTOS,
+    "download from secret": VIEWS_ALL,
+    "preview from secret": VIEWS_ALL,
+    "history in secret": VIEWS_ALL,
+    "copy from photos": VIEWS_ALL | IN_PHOTOS,
+    "copy from secret": VIEWS_ALL,
+    "rename in photos": {"views and deletes objects", "views and deletes in photos"} | OWNERS,
+    "rename in secret": {"views and deletes objects"},
+    "replace in photos": {"views and changes objects"} | OWNERS,
+    "replace in secret": {"views and changes objects"},
+    "delete in photos": {"views and deletes objects", "views and deletes in photos"} | OWNERS,
+    "delete in secret": {"views and deletes objects"},
+    "delete folder of photos": {"views and deletes objects", "views and deletes in photos"} | OWNERS,
+    "delete folder of secret": {"views and deletes objects"},
+    "list of buckets": {"views buckets"} | OWNERS,
+    "bucket photos": {"views buckets"} | OWNERS,
+    "bucket secret": {"views buckets"},
+    "delete photos": OWNERS,
+    "list of resources": RESOURCES,
+    "resource": RESOURCES,
+}
+
+
+@pytest.fixture(autouse=True)
+def _backends(settings: Settings) -> None:
+    settings.AUTHENTICATION_BACKENDS = object_permissions.BACKENDS
+    object_permissions.granted.clear()
+
+
+@pytest.fixture
+def content(database: str, stored: Stored) -> Resource:
+    """A content in two buckets, of a user and global, in a folder each."""
+    store = ManagedStorage()
+    for namespace in (Namespace("photos"), Namespace("secret"), Namespace(), Namespace(user="of somebody")):
+        store.put(namespace, "folder/one", b"shared", content_type="text/plain")
+    return Resource.objects.get()
+
+
+def client_of(person: str) -> Client:
+    granted = PEOPLE[person]
+    user = User.objects.create_user(person, is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=granted.get("general", [])))
+    photos = Bucket.objects.get(name="photos")
+    for permission in granted.get("in_photos", []):
+        grant(user, permission, photos)
+    if granted.get("owns"):
+        Bucket.objects.filter(pk=photos.pk).update(owner=user)
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def addresses() -> dict[str, str]:
+    buckets = {bucket.name: bucket for bucket in Bucket.objects.all()}
+    inside = {managed.bucket.name: managed for managed in ManagedResource.objects.exclude(bucket=None)}  # type: ignore[union-attr]
+    browse, remove = page(ManagedResource, "browse"), page(ManagedResource, "remove")
+    found = {
+        "browse global": f"{browse}?namespace=global",
+        "browse a user": f"{browse}?user=of+somebody",
+        "list of buckets": page(Bucket, "changelist"),
+        "delete photos": page(Bucket, "delete", buckets["photos"].pk),
+        "list of resources": page(Resource, "changelist"),
+        "resource": page(Resource, "change", Resource.objects.get().pk),
+    }
+    for name, bucket in buckets.items():
+        managed = inside[name]
+        found |= {
+            f"browse {name}": f"{browse}?bucket={bucket.pk}",
+            f"bucket {name}": page(Bucket, "change", bucket.pk),
+            f"object in {name}": page(ManagedResource, "change", managed.pk),
+            f"download from {name}": page(ManagedResource, "download", managed.pk),
+            f"preview from {name}": page(ManagedResource, "content", managed.pk),
+            f"history in {name}": page(ManagedResource, "history", managed.pk),
+            f"copy from {name}": page(ManagedResource, "copy", managed.pk),
+            f"rename in {name}": page(ManagedResource, "move", managed.pk),
+            f"replace in {name}": page(ManagedResource, "replace", managed.pk),
+            f"delete in {name}": page(ManagedResource, "delete", managed.pk),
+            f"delete folder of {name}": f"{remove}?bucket={bucket.pk}&folder=folder/",
+        }
+    return found
+
+
+@pytest.mark.parametrize("person", PEOPLE)
+def test_each_page_is_answered_to_those_who_may_see_it_and_to_nobody_else(
+    content: Resource, stored: Stored, person: str
+) -> None:
+    client, wrong = client_of(person), []
+    for name, address in addresses().items():
+        status = client.get(address).status_code
+        if name in PAGES and (status == 200) != (person in PAGES[name]):
+            wrong.append(f"{name}: {status}")
+        assert status in (200, 403, 404), (name, status)
+    assert wrong == []
+    assert ManagedResource.objects.count() == 4
+    assert_sound(stored)
+
+
+@pytest.mark.parametrize(
+    ("person", "references"),
+    [("views resources", 0), ("owns photos and views resources", 1)],
+)
+def test_places_that_one_may_not_see_are_neither_named_nor_counted(
+    content: Resource, person: str, references: int
+) -> None:
+    client = client_of(person)
+    response = client.get(page(Resource, "change", content.pk))
+    assert response.context["references"].count == len(response.context["rows"]) == references
+    assert f"References that you may see {references}" in text(response)
+    assert "secret" not in text(response)
+    assert "Saved" not in text(response)
+    assert "References" not in text(client.get(page(Resource, "changelist")))
+
+
+def test_counts_of_references_are_shown_to_those_only_who_may_see_every_place(content: Resource) -> None:
+    photos = Bucket.objects.get(name="photos")
+    managed = ManagedResource.objects.get(bucket=photos)
+    client = client_of("owns photos and views resources")
+    for address in (
+        f"{page(ManagedResource, 'browse')}?bucket={photos.pk}",
+        page(ManagedResource, "change", managed.pk),
+        page(ManagedResource, "delete", managed.pk),
+    ):
+        shown = text(client.get(address))
+        assert "References" not in shown
+        assert "objects have this content" not in shown
+        assert "without a reference" not in shown
+
+
+def test_who_may_not_see_objects_is_not_told_how_many_a_bucket_has(content: Resource) -> None:
+    client = client_of("views buckets")
+    assert "6 bytes" not in text(client.get(page(Bucket, "changelist"))).replace("\xa0", " ")
+    photos = Bucket.objects.get(name="photos")
+    assert "6 bytes" not in text(client.get(page(Bucket, "change", photos.pk))).replace("\xa0", " ")
+
+
+def test_an_owner_is_listed_their_buckets_only_and_may_not_lift_their_quota(content: Resource) -> None:
+    client = client_of("owns photos")
+    assert "secret" not in text(client.get(page(Bucket, "changelist")))
+    photos = Bucket.objects.get(name="photos")
+    client.post(page(Bucket, "change", photos.pk), {"name": "renamed", "owner": "", "quota_bytes": "9"})
+    changed = Bucket.objects.get(pk=photos.pk)
+    assert (changed.name, changed.owner, changed.quota_bytes) == ("renamed", User.objects.get(), None)
+
+
+def test_a_form_sent_without_permission_changes_nothing(content: Resource, stored: Stored) -> None:
+    client = client_of("views photos")
+    managed = ManagedResource.objects.get(bucket__name="photos")
+    for name, form in {
+        "move": {"path": "moved"},
+        "replace": {"file": ""},
+        "copy": {"path": "copied"},
+        "change": {"content_type": "a/b", "metadata": "{}"},
+    }.items():
+        response = client.post(page(ManagedResource, name, managed.pk), form)
+        assert response.status_code == 403, name
+    assert list(ManagedResource.objects.values_list("path", flat=True).distinct()) == ["folder/one"]
+    assert_sound(stored)
