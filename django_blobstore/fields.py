@@ -134,7 +134,8 @@ class BlobFileMixin(FileField):
         if isinstance(storage, BlobStorage) and storage.using == using:
             storage.release(name, is_used)
         else:
-            transaction.on_commit(partial(_delete_unless, is_used, storage, name), using=using, robust=True)
+            # No partial: Django could not name it in its log.
+            transaction.on_commit(lambda: _delete_unless(is_used, storage, name), using=using, robust=True)
 
     @property
     def read_key(self) -> str:

@@ -33,7 +33,7 @@ object_served = Signal()
 def tell(signal: Signal, sender: type, using: str, **facts: Any) -> None:
     """Send `facts` once the transaction of the database `using` is committed, or now if there is none."""
     if signal.receivers:
-        transaction.on_commit(partial(signal.send_robust, sender, **facts), using=using, robust=True)
+        transaction.on_commit(partial(signal.send_robust, sender, **facts), using=using)
 
 
 def tell_now(signal: Signal, sender: type, **facts: Any) -> None:

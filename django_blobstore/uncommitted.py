@@ -11,7 +11,6 @@ import io
 import logging
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from functools import partial
 
 from django.core.files.storage import Storage
 from django.db import connections, transaction
@@ -38,7 +37,8 @@ def announce(using: str, alias: str, path: str, insert: Callable[[], object]) ->
         insert()
         # After the row: whoever finds the note, and has the lock of the database, finds the transaction ended.
         ResourceStorage(alias).write(_note(path), io.BytesIO())
-        transaction.on_commit(partial(_forget, alias, [path]), using=using, robust=True)
+        # No partial: Django could not name it in its log.
+        transaction.on_commit(lambda: _forget(alias, [path]), using=using, robust=True)
 
 
 def commits_apart(using: str) -> bool:

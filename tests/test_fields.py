@@ -353,6 +353,20 @@ def test_a_file_in_a_storage_without_transactions_goes_after_the_commit(database
     assert files.exists(kept.file.name)
 
 
+def test_a_file_that_its_storage_does_not_delete_breaks_nothing(
+    database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(name: str) -> None:
+        raise PermissionError(name)
+
+    row = Draft.objects.create(file=ContentFile(b"draft", "draft.txt"))
+    monkeypatch.setattr(files, "delete", refuse)
+    with transaction.atomic(using=database):
+        row.delete()
+    assert "PermissionError" in caplog.text
+    assert not Draft.objects.exists()
+
+
 @pytest.mark.slow
 def test_a_thousand_rows_that_share_ten_images_take_ten_files(stored: Stored) -> None:
     uploads = [png(colour) for colour in range(10)]

@@ -6,10 +6,11 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.files.base import ContentFile
-from django.core.files.storage import storages
+from django.core.files.storage import FileSystemStorage, storages
 from django.db import connections, transaction
 from django.test import TestCase
 from pytest_django import Settings
@@ -166,6 +167,22 @@ def test_a_storage_that_is_away_does_not_stop_a_sweep(
 ) -> None:
     settings.BLOBSTORE = {"STORAGE": "nowhere"}
     assert sweep().deleted_files == 0
+
+
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_a_note_that_cannot_be_deleted_is_left_to_a_sweep(
+    store: ManagedStorage, stored: Stored, database: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    def refuse(storage: FileSystemStorage, name: str) -> None:
+        raise PermissionError(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSystemStorage, "delete", refuse)
+        with transaction.atomic(using=database):
+            store.put(BUCKET, "a", b"content", durable=False)
+    assert store.get(BUCKET, "a").read() == b"content"
+    assert_settled(stored)
+    assert stored.names() == {Resource.objects.get().path}
 
 
 def test_another_isolation_level_does_not_commit_apart(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
