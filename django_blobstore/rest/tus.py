@@ -70,7 +70,8 @@ class UploadViewSet(StoreViewSet):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        if self.action not in (None, "discover") and request.headers.get("Tus-Resumable") != VERSION:
+        is_ours = self.action and request.method != "OPTIONS"
+        if is_ours and request.headers.get("Tus-Resumable") != VERSION:
             detail = f"Say Tus-Resumable: {VERSION}; no other version is spoken here."
             raise Problem(412, "unknown-tus-version", detail, headers={"Tus-Version": VERSION})
 
