@@ -2,10 +2,10 @@
 
 from django.contrib import admin
 from django.urls import include, path
-from rest_framework.authtoken.views import obtain_auth_token
+from rest_framework.authtoken.views import ObtainAuthToken
 
 urlpatterns = [
     path("admin/", admin.site.urls),
-    path("api/token/", obtain_auth_token),
+    path("api/token/", ObtainAuthToken.as_view(schema=None)),
     path("api/", include("django_blobstore.rest.urls")),
 ]
