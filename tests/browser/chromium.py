@@ -29,6 +29,9 @@ Scheme = Literal["light", "dark"]
 TELL_OF_VIOLATIONS = """addEventListener("securitypolicyviolation", event =>
     console.error(`policy: ${event.effectiveDirective} refused ${event.blockedURI}`))"""
 
+# After a change of the colour scheme.
+ONCE_COLOURS_HAVE_FADED = "Promise.all(document.getAnimations().map(animation => animation.finished))"
+
 
 def launch(playwright: Playwright) -> Browser:
     """Start Chromium, which must be there: see `EXECUTABLE`."""

@@ -25,7 +25,6 @@ HERE = Path(__file__).parent
 DATABASE = "postgresql" if HAS_POSTGRESQL else "sqlite"
 # The rules whose outcome depends on colours.
 OF_COLOURS = ("color-contrast", "link-in-text-block")
-ONCE_COLOURS_HAVE_FADED = "Promise.all(document.getAnimations().map(animation => animation.finished))"
 UNDER_A_POLICY = {"DJANGO_SETTINGS_MODULE": "tests.browser.settings"}
 
 
@@ -121,7 +120,7 @@ def assert_accessible(axe: str) -> Callable[[Page], None]:
     def check(page: Page) -> None:
         found = chromium.violations(page, axe)
         page.emulate_media(color_scheme="dark")
-        page.evaluate(ONCE_COLOURS_HAVE_FADED)
+        page.evaluate(chromium.ONCE_COLOURS_HAVE_FADED)
         found += [f"in dark, {violation}" for violation in chromium.violations(page, axe, *OF_COLOURS)]
         page.emulate_media(color_scheme="light")
         assert not found, "\n".join(found)

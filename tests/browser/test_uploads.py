@@ -120,6 +120,7 @@ def test_many_files_are_uploaded_into_the_folder(
     over(panel, "Stored: 21")
     assert stored_contents(bucket) == {f"in/{name}": sha384(content) for name, content in contents.items()}
     assert ManagedResource.objects.get(path="in/file 7 été?#%.txt").content_type == "text/plain"
+    expect(panel.locator("[data-part=batch] .button:visible")).to_have_text(["Show the new objects"])
     assert_accessible(panel)
     panel.click("text=Show the new objects")
     expect(panel.locator("a:text-is('file 7 été?#%.txt')")).to_be_visible()
@@ -333,8 +334,8 @@ def test_somebody_quicker_is_not_overwritten(
 
 def test_all_is_done_by_keyboard(panel: Page, bucket: Bucket, tmp_path: Path) -> None:
     ManagedStorage().put(Namespace(bucket=bucket.pk), "in/a", b"old")
-    panel.focus("button:text-is('Choose files')")
     with panel.expect_file_chooser() as chooser:
+        panel.focus("button:text-is('Choose files')")
         panel.keyboard.press("Enter")
     chooser.value.set_files(make(tmp_path, {"a": b"new"}) / "a")
     expect(panel.locator("dialog button[value=replace]")).to_be_focused()
