@@ -56,7 +56,7 @@ PICTURES: dict[str, Callable[[Page, Path], None]] = {
     "browser": shown("folder"),
     "object": shown("object"),
     "resource": shown("resource"),
-    "dashboard": shown("index"),
+    "dashboard": shown("dashboard"),
     "delete": shown("delete folder"),
     "upload": upload,
 }
