@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_blobstore import listing
-from django_blobstore.admin import browser, objects, references
+from django_blobstore.admin import browser, objects, references, removal
 from django_blobstore.admin.base import StoreAdmin
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import (
@@ -115,7 +115,13 @@ def admin_pages(bucket: Bucket) -> Iterator[str]:
         yield from (f"{page(model, 'changelist')}?{query}" for query in queries)
     yield from (page(model, "changelist") for model in (Measurement, UpkeepRun))
     yield page(Measurement, "bucket", bucket.pk)
-    rows = [bucket, ManagedResource.objects.get(path="notes-3.txt"), shared]
+    browse = page(ManagedResource, "browse")
+    yield from (browse, f"{browse}?namespace=global", f"{browse}?user=7")
+    for query in ("", "&folder=clients/", "&folder=inbox/", "&after=clients/", "&folder=inbox/&after=inbox/000010"):
+        yield f"{browse}?bucket={bucket.pk}{query}"
+    notes = ManagedResource.objects.get(path="notes-3.txt")
+    yield from (page(ManagedResource, name, notes.pk) for name in ("copy", "move", "replace", "history"))
+    rows = [bucket, notes, shared]
     rows += [PutRequest.objects.first(), PendingFile.objects.first(), UpkeepRun.objects.get(kind="audit")]
     yield from (page(type(row), "change", row.pk) for row in rows)
 
@@ -177,6 +183,30 @@ def test_a_page_of_what_no_index_finds_looks_at_so_many_and_no_more(
         # To skip what one page looks at is to look at it.
         found = complaints(alias, queries, rows=ROWS_PER_PAGE)
         wrong += [complaint for complaint in found if not complaint.startswith("OFFSET")]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_search_or_a_removal_looks_at_so_many_objects_and_no_more(
+    large: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "SEARCHED", PER_PAGE)
+    monkeypatch.setattr(removal, "COUNTED", PER_PAGE)
+    alias, client, wrong = DATABASES["postgresql"], administrator(), []
+    within = f"bucket={large.pk}"
+    notes = ManagedResource.objects.get(path="notes-3.txt")
+    for address in (
+        f"{page(ManagedResource, 'browse')}?{within}&q=final",
+        f"{page(ManagedResource, 'browse')}?{within}&folder=clients/03/&q=final",
+        f"{page(ManagedResource, 'remove')}?{within}&folder=clients/",
+        page(ManagedResource, "delete", notes.pk),
+        page(Bucket, "delete", large.pk),
+    ):
+        with CaptureQueriesContext(connections[alias]) as queries:
+            assert client.get(address).status_code == 200, address
+        # To skip or to count what one page looks at is to look at it.
+        found = complaints(alias, queries, rows=ROWS_PER_PAGE)
+        wrong += [f"{address}: {one}" for one in found if not one.startswith(("OFFSET", "COUNT"))]
+        wrong += [f"{address}: {len(queries)} queries"] if len(queries) > QUERIES_PER_PAGE else []
     assert not wrong, "\n".join(wrong)
 
 
