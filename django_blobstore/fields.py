@@ -50,6 +50,9 @@ class _Remembering:
         field: BlobFileMixin = cast("Any", self).field
         if field.attname not in instance.__dict__:
             instance.__dict__[field.read_key] = _name(value)
+        elif _is_name_of(instance.__dict__[field.attname], value):
+            # As Django 6 does after each save; an image would be opened for its dimensions.
+            return
         super().__set__(instance, value)  # type: ignore[misc]
 
 
@@ -246,6 +249,10 @@ def _has(field: FileField, name: str) -> bool:
 def _delete_unless(is_used: Callable[[], bool], storage: Storage, name: str) -> None:
     if not is_used():
         storage.delete(name)
+
+
+def _is_name_of(file: Any, value: Any) -> bool:
+    return isinstance(value, str) and getattr(file, "_committed", True) and _name(file) == value
 
 
 def _name(value: Any) -> str:
