@@ -83,7 +83,7 @@ def test_an_object_that_comes_during_a_removal_stays(bucket: Bucket, stored: Sto
 
 
 @pytest.mark.django_db(transaction=True)
-def test_ten_thousand_objects_go_in_short_steps(database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ten_thousand_objects_go_in_short_steps(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(removal, "STEP_SECONDS", 0.5)
     bucket = load_bucket("large", objects=10_000, contents=100)
     client = administrator()
