@@ -1,0 +1,513 @@
+"""What `manage.py blobstore_import` and `blobstore_export` bring in and out, and what a killed one leaves to do."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import resource as limits
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from django.core.files.base import ContentFile
+from django.core.files.storage import storages
+from django.core.management import CommandError, call_command
+from pytest_django import Settings
+
+from django_blobstore.managed import ManagedStorage, Namespace
+from django_blobstore.models import Bucket, ManagedResource, Resource
+from django_blobstore.porting.manifest import FileNames
+from django_blobstore.storages import BlobStorage
+from tests import damage, servers
+from tests.gallery.models import Draft, Letter
+from tests.invariants import assert_empty, assert_settled, assert_sound
+from tests.stored import Stored, StoredInFiles, StoredInGridFS
+from tests.test_audit_command import Terminal
+
+MIB = 2**20
+MEDIA = Namespace(bucket="media")
+
+
+def run(command: str, *options: object, stderr: io.StringIO | None = None) -> tuple[str, str, str]:
+    """Return what the command wrote, what it said of single files, and the error it ended with, if any."""
+    out, told = io.StringIO(), stderr or io.StringIO()
+    try:
+        call_command(command, *map(str, options), stdout=out, stderr=told)
+    except CommandError as failure:
+        return out.getvalue(), told.getvalue(), str(failure)
+    return out.getvalue(), told.getvalue(), ""
+
+
+def imported(*options: object) -> str:
+    """Return what a `blobstore_import` said that had nothing to complain of."""
+    out, told, error = run("blobstore_import", *options)
+    assert (told, error) == ("", "")
+    return out
+
+
+def exported(*options: object) -> str:
+    out, told, error = run("blobstore_export", *options)
+    assert (told, error) == ("", "")
+    return out
+
+
+def environment(**more: str) -> dict[str, str]:
+    return (
+        os.environ
+        | {"DJANGO_SETTINGS_MODULE": "tests.settings", servers.DEPLOYMENT_VARIABLE: servers.deployment()}
+        | more
+    )
+
+
+def sums_hold(directory: Path) -> bool:
+    """Let sha384sum, which knows nothing of us, compare what was exported with its sums."""
+    done = subprocess.run(
+        ["sha384sum", "--check", "--strict", "--quiet", "SHA384SUMS"], cwd=directory, capture_output=True, check=False
+    )
+    return done.returncode == 0
+
+
+def contents(namespace: Namespace = MEDIA) -> dict[str, str]:
+    """Return the SHA-384 of each object in `namespace` by its path."""
+    return dict(ManagedResource.objects.within(namespace).values_list("path", "resource__sha384"))
+
+
+def hashes(files: dict[str, bytes]) -> dict[str, str]:
+    return {path: hashlib.sha384(content).hexdigest() for path, content in files.items()}
+
+
+def plant(directory: Path, files: dict[str, bytes]) -> Path:
+    for path, content in files.items():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_bytes(content)
+    return directory
+
+
+# Some contents several times, one of several blocks, one empty, and names that are not plain.
+FILES = {f"folder {number % 7}/datei-ä{number}.txt": b"%d" % (number % 90) for number in range(200)} | {
+    "big.bin": os.urandom(3 * MIB),
+    "big-again.bin": b"",
+    "back\\slash.txt": b"\\",
+    "folder 1.txt": b"before its folder in byte order",
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return plant(tmp_path / "tree", FILES)
+
+
+@pytest.fixture
+def store(database: str, stored: Stored) -> ManagedStorage:
+    return ManagedStorage()
+
+
+@pytest.fixture
+def desk(stored: Stored) -> ManagedStorage:
+    """A store on SQLite alone, for what no database has a part in."""
+    return ManagedStorage()
+
+
+def test_a_directory_becomes_objects_that_share_what_is_equal(
+    store: ManagedStorage, stored: Stored, tree: Path
+) -> None:
+    saved = sum(map(len, FILES.values())) - sum(map(len, set(FILES.values())))
+    out = imported("directory", tree, "--bucket=media")
+    assert out.startswith("204 files: 204 objects made, 0 there already;")
+    assert f"New contents: 94. Shared: 110, which saves {saved} bytes." in out
+    assert contents() == hashes(FILES)
+    assert Bucket.objects.get().name == "media"
+    assert store.stat(MEDIA, "folder 1.txt").content_type == "text/plain"
+    assert_sound(stored)
+
+
+def test_what_is_there_already_is_left_alone_and_what_changed_is_replaced(
+    store: ManagedStorage, stored: Stored, tree: Path
+) -> None:
+    imported("directory", tree, "--bucket=media", "--prefix=old/")
+    before = ManagedResource.objects.get(path="old/big.bin").modified_at
+    plant(tree, {"folder 1.txt": b"something else", "folder 0/datei-ä0.txt": b"7"})
+    out = imported("directory", tree, "--bucket=media", "--prefix=old/")
+    assert out.startswith("204 files: 2 objects made, 202 there already;")
+    assert "New contents: 1. Shared: 1," in out
+    assert ManagedResource.objects.get(path="old/big.bin").modified_at == before
+    assert store.get(MEDIA, "old/folder 1.txt").read() == b"something else"
+    assert_settled(stored)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_what_is_to_be_kept_is_not_replaced(desk: ManagedStorage, tmp_path: Path) -> None:
+    desk.put(MEDIA, "a", b"mine")
+    out = imported("directory", plant(tmp_path / "tree", {"a": b"other", "b": b"b"}), "--bucket=media", "--keep")
+    assert out.startswith("2 files: 1 object made, 0 there already, 1 kept with other content;")
+    assert contents() == hashes({"a": b"mine", "b": b"b"})
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_a_file_of_the_same_length_is_read_unless_its_time_is_to_be_trusted(
+    desk: ManagedStorage, tmp_path: Path
+) -> None:
+    tree = plant(tmp_path / "tree", {"a": b"1"})
+    imported("directory", tree, "--bucket=media")
+    plant(tree, {"a": b"2"})
+    os.utime(tree / "a", (0, 0))
+    assert "0 objects made, 1 there already" in imported("directory", tree, "--bucket=media", "--trust-times")
+    assert "1 object made, 0 there already" in imported("directory", tree, "--bucket=media")
+    plant(tree, {"a": b"33"})
+    os.utime(tree / "a", (0, 0))
+    assert "1 object made" in imported("directory", tree, "--bucket=media", "--trust-times")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_damaged_content_is_healed_by_an_import(desk: ManagedStorage, stored: Stored, tree: Path) -> None:
+    imported("directory", tree, "--bucket=media")
+    resource = desk.stat(MEDIA, "big.bin").resource
+    damage.flip(stored, resource.path, 0)
+    desk.catalog.mark_damaged(resource)
+    assert "1 object made, 203 there already" in imported("directory", tree, "--bucket=media")
+    assert desk.get(MEDIA, "big.bin").read() == FILES["big.bin"]
+    assert_settled(stored)
+
+
+def test_what_cannot_be_imported_is_told_by_name_and_stops_nothing_else(
+    store: ManagedStorage, stored: Stored, tmp_path: Path
+) -> None:
+    tree = plant(tmp_path / "tree", {"good": b"1", "bad\nname": b"2", "zz": b"3"})
+    (tree / "link").symlink_to(tree / "good")
+    (tree / os.fsdecode(b"latin-\xe9")).write_bytes(b"4")
+    out, told, error = run("blobstore_import", "directory", tree, "--bucket=media")
+    assert out.startswith("5 files: 2 objects made, 0 there already;")
+    assert error == "3 files could not be imported."
+    assert "'bad\\nname': Invalid path" in told
+    assert "'link': it is not a regular file" in told
+    assert "it is not valid UTF-8" in told
+    assert contents() == hashes({"good": b"1", "zz": b"3"})
+    assert_sound(stored)
+
+
+def test_a_dry_run_says_what_would_be_shared_and_leaves_nothing(
+    store: ManagedStorage, stored: Stored, tree: Path, tmp_path: Path
+) -> None:
+    out = imported("directory", tree, "--bucket=media", "--dry-run")
+    assert "204 objects would be made" in out
+    assert "New contents: 94. Shared: 110," in out
+    assert_empty(stored)
+    assert not Bucket.objects.exists()
+    store.put(MEDIA, "a", b"7")
+    assert "New contents: 93. Shared: 111," in imported("directory", tree, "--bucket=media", "--dry-run")
+    assert "1 object would be written" in exported("directory", tmp_path / "out", "--bucket=media", "--dry-run")
+    assert "1 object would be written" in exported("tar", tmp_path / "out.tar", "--bucket=media", "--dry-run")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out")] == []
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_a_source_that_makes_no_sense_is_refused(stored: Stored) -> None:
+    for options, reason in (
+        (["directory", "/nowhere", "--bucket=b"], "No such file or directory"),
+        (["directory", "tests"], "name a bucket or a user"),
+        (["directory", "tests", "--bucket=b", "--global"], "--global is without"),
+        (["storage", "nowhere", "--bucket=b"], "nowhere"),
+        (["field", "gallery.Nothing.file", "--bucket=b"], "Nothing"),
+        (["field", "gallery.Album.title", "--bucket=b"], "is no FileField"),
+        (["field", "gallery.Letter.file", "--bucket=gallery"], "has its files there already"),
+        (["juju", "default"], "is no GridFSStorage"),
+        (["export", "/nowhere", "--bucket=b"], "No such file or directory"),
+    ):
+        _, _, error = run("blobstore_import", *options)
+        assert reason in error
+    assert_empty(stored)
+
+
+def test_the_files_of_another_storage_keep_their_names(
+    store: ManagedStorage, stored: Stored, make_stored: Callable[[str], Stored], settings: Settings
+) -> None:
+    settings.STORAGES = {**settings.STORAGES, "old": make_stored("files").options}
+    from_old = BlobStorage(bucket="kept")
+    for name, content in {"a/b.txt": b"1", "a/c.txt": b"1", "d.txt": b"2"}.items():
+        storages["old"].save(name, ContentFile(content))
+        from_old.save(name, ContentFile(content))
+    assert "Shared: 3," in imported("storage", "old", "--bucket=media")
+    assert contents() == contents(Namespace(bucket="kept"))
+    assert "0 objects made, 3 there already" in imported("storage", "old", "--bucket=media", "--trust-times")
+    assert_sound(stored)
+
+
+def test_the_files_of_a_model_are_found_by_blob_storage_under_the_names_in_its_rows(
+    store: ManagedStorage, stored: Stored
+) -> None:
+    drafts = [Draft.objects.create(file=ContentFile(b"%d" % (number % 2), f"{number}.txt")) for number in range(5)]
+    Draft.objects.create(file="drafts/lost.txt")
+    Draft.objects.create(file="")
+    out, told, error = run("blobstore_import", "field", "gallery.Draft.file", "--bucket=gallery")
+    assert out.startswith("6 files: 5 objects made")
+    assert "'drafts/lost.txt'" in told
+    assert error == "1 file could not be imported."
+    letters = [Letter.objects.create(file=draft.file.name) for draft in drafts]
+    assert [letter.file.read() for letter in letters] == [b"0", b"1", b"0", b"1", b"0"]
+    assert Resource.objects.count() == 2
+    assert_sound(stored)
+
+
+def test_an_export_to_a_directory_is_verified_without_us_and_comes_back_as_it_was(
+    store: ManagedStorage, stored: Stored, tree: Path, tmp_path: Path
+) -> None:
+    imported("directory", tree, "--bucket=media")
+    store.put(MEDIA, "folder 1.txt/inside", b"a file is in the way", content_type="x/y", metadata={"ä": [1]})
+    store.put(MEDIA, "n" * 300, b"a name too long")
+    out = exported("directory", tmp_path / "out", "--bucket=media")
+    assert out.startswith("206 objects written")
+    assert "Contents: 96," in out
+    assert sums_hold(tmp_path / "out")
+    assert (tmp_path / "out/objects/folder 0/datei-ä0.txt").read_bytes() == b"0"
+    lines = [json.loads(line) for line in (tmp_path / "out/manifest.jsonl").read_text().splitlines()]
+    assert [line["path"] for line in lines] == sorted(contents(), key=str.encode)
+    assert not {"objects/folder 1.txt/inside", "objects/" + "n" * 300} & {line["file"] for line in lines}
+    assert not (tmp_path / "out/.partial").exists()
+    imported("export", tmp_path / "out", "--user=u")
+    assert contents(Namespace(user="u")) == contents()
+    inside = store.stat(Namespace(user="u"), "folder 1.txt/inside")
+    assert (inside.content_type, inside.metadata) == ("x/y", {"ä": [1]})
+    assert_sound(stored)
+
+
+def test_a_tar_comes_back_to_where_it_was(store: ManagedStorage, stored: Stored, tree: Path, tmp_path: Path) -> None:
+    imported("directory", tree, "--bucket=media")
+    before = contents()
+    exported("tar", tmp_path / "out.tar", "--bucket=media")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("out")) == ["out.tar"]
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        tar.extractall(tmp_path / "extracted", filter="data")
+    assert sums_hold(tmp_path / "extracted")
+    store.remove_bucket(Bucket.objects.get())
+    assert imported("export", tmp_path / "out.tar").startswith("204 files: 204 objects made")
+    assert contents() == before
+    assert "0 objects made, 204 there already" in imported("export", tmp_path / "out.tar")
+    assert_settled(stored)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_an_export_is_of_one_namespace_and_prefix(desk: ManagedStorage, tmp_path: Path) -> None:
+    for namespace in (MEDIA, Namespace(bucket="media", user="u"), Namespace(user="u"), Namespace()):
+        for path in ("a/1", "a/2", "b"):
+            desk.put(namespace, path, f"{namespace} {path}".encode())
+    for number, place in enumerate((["--bucket=media"], ["--bucket=media", "--user=u"], ["--user=u"], ["--global"])):
+        assert exported("directory", tmp_path / str(number), *place, "--prefix=a/").startswith("2 objects written")
+    assert (tmp_path / "3/objects/a/1").read_bytes() == b"global a/1"
+    _, _, error = run("blobstore_export", "directory", tmp_path / "none")
+    assert "Say what to export" in error
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_nothing_is_written_over(desk: ManagedStorage, tmp_path: Path) -> None:
+    desk.put(MEDIA, "a", b"a")
+    exported("directory", tmp_path / "out", "--bucket=media")
+    exported("tar", tmp_path / "out.tar", "--bucket=media")
+    plant(tmp_path / "other", {"mine": b"mine"})
+    for kind, target, reason in (
+        ("directory", "out", "is complete"),
+        ("tar", "out.tar", "is there already"),
+        ("directory", "other", "is not empty"),
+    ):
+        _, _, error = run("blobstore_export", kind, tmp_path / target, "--bucket=media")
+        assert reason in error
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("kind", ["directory", "tar"])
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_an_object_that_cannot_be_read_is_told_and_not_in_the_export(
+    desk: ManagedStorage, stored: Stored, tmp_path: Path, kind: str
+) -> None:
+    for name, content in {"a": b"1", "b": os.urandom(2 * MIB), "c": b"3"}.items():
+        desk.put(MEDIA, name, content)
+    damage.flip(stored, desk.stat(MEDIA, "b").resource.path, 2 * MIB - 1)
+    out, told, error = run("blobstore_export", kind, tmp_path / "out", "--bucket=media")
+    assert out.startswith("2 objects written")
+    assert "'b': Stored content" in told
+    assert error == "1 object could not be exported."
+    imported("export", tmp_path / "out", "--bucket=again")
+    assert contents(Namespace(bucket="again")) == hashes({"a": b"1", "c": b"3"})
+
+
+def test_a_killed_import_goes_on(store: ManagedStorage, stored: Stored, tree: Path) -> None:
+    command = [sys.executable, "-m", "django", "blobstore_import", "directory", str(tree), "--bucket=media"]
+    killed = subprocess.run(command, env=environment(BLOBSTORE_FAILPOINTS="kill:300"), check=False)
+    assert killed.returncode == -9
+    done = len(contents())
+    assert 0 < done < 204
+    assert f"{204 - done} objects made, {done} there already" in imported("directory", tree, "--bucket=media")
+    assert contents() == hashes(FILES)
+    assert_settled(stored)
+
+
+@pytest.mark.parametrize("kind", ["directory", "tar"])
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_a_killed_export_goes_on_after_the_last_whole_file(
+    stored: StoredInFiles, tree: Path, tmp_path: Path, kind: str
+) -> None:
+    imported("directory", tree, "--bucket=media")
+    target = tmp_path / "out"
+    manifest = target / "manifest.jsonl" if kind == "directory" else tmp_path / "out.manifest.jsonl.partial"
+    middle = ManagedStorage().put(MEDIA, "folder 3/middle", b"content of its own").resource
+    before = sorted(contents(), key=str.encode).index("folder 3/middle")
+    # Whoever reads a pipe that nobody writes into waits, so that the export is killed at this object.
+    with unreadable(stored.directory / middle.path), running("blobstore_export", kind, target, "--bucket=media"):
+        wait_for_lines(manifest, before)
+    with manifest.open("ab") as file:
+        file.write(b'{"path": "half a li')
+    with (target / ".partial" if kind == "directory" else tmp_path / "out.partial").open("ab") as file:
+        file.write(b"half a file" * 100)
+    _, _, error = run("blobstore_export", kind, target, "--global")
+    assert "is of another export" in error
+    assert f"205 objects written ({before} by an earlier run)" in exported(kind, target, "--bucket=media")
+    if kind == "tar":
+        with tarfile.open(target) as tar:
+            tar.extractall(target := tmp_path / "extracted", filter="data")
+    assert sums_hold(target)
+    exported_paths = [json.loads(line)["path"] for line in (target / "manifest.jsonl").read_text().splitlines()]
+    assert exported_paths == sorted(contents(), key=str.encode)
+    assert (target / "objects/folder 3/middle").read_bytes() == b"content of its own"
+
+
+@contextmanager
+def unreadable(file: Path) -> Iterator[None]:
+    """Have a pipe where `file` is as long as the context lasts."""
+    aside = file.rename(file.with_name("aside"))
+    os.mkfifo(file)
+    try:
+        yield
+    finally:
+        aside.replace(file)
+
+
+@contextmanager
+def running(command: str, *options: object) -> Iterator[None]:
+    """Run the command in another process, which is killed when the context ends."""
+    process = subprocess.Popen([sys.executable, "-m", "django", command, *map(str, options)], env=environment())
+    with process:
+        try:
+            yield
+        finally:
+            process.kill()
+    assert process.returncode == -9
+
+
+def wait_for_lines(file: Path, number: int) -> None:
+    deadline = time.monotonic() + 60
+    while not file.exists() or file.read_bytes().count(b"\n") < number:
+        assert time.monotonic() < deadline, "the export does not get there"
+        time.sleep(0.01)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_an_export_that_was_tampered_with_brings_nothing_from_elsewhere(desk: ManagedStorage, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    outside = {"path": "a", "length": 6, "sha384": hashlib.sha384(b"secret").hexdigest()}
+    out = plant(tmp_path / "out", {"objects/b": b"changed"})
+    (out / "objects/link").symlink_to(tmp_path / "secret")
+    lines = [
+        outside | {"file": "../secret"},
+        outside | {"file": "objects/link"},
+        outside | {"file": "objects/b"},
+        outside | {"file": "objects/b", "length": 7},
+        outside | {"file": "objects/b", "length": 7, "sha384": "nonsense"},
+        {"path": "no file"},
+    ]
+    (out / "manifest.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    _, told, error = run("blobstore_import", "export", out, "--bucket=media")
+    assert error == "6 files could not be imported."
+    assert len(told.splitlines()) == 6
+    assert contents() == {}
+
+
+@pytest.mark.parametrize("storage_kind", ["gridfs"])
+def test_an_old_blobstore_of_juju_comes_with_its_buckets_and_users(
+    store: ManagedStorage, stored: StoredInGridFS, make_stored: Callable[[str], Stored], settings: Settings
+) -> None:
+    old = make_stored("gridfs")
+    assert isinstance(old, StoredInGridFS)
+    settings.STORAGES = {**settings.STORAGES, "old": old.options}
+    bucket = "9f484882-2f18-4fd2-967d-db9663db7bea"
+    sha384 = hashlib.sha384(b"charm").hexdigest()
+    storages["old"].save("opaque-id", ContentFile(b"charm"))
+    catalog = old.client[old.database]
+    catalog["storedResources"].insert_many(
+        [
+            {"_id": sha384, "path": "opaque-id", "sha384hash": sha384, "length": 5, "refcount": 3},
+            {"_id": "f" * 96, "path": "", "sha384hash": "f" * 96, "length": 5, "refcount": 1},
+        ]
+    )
+    for path, bucketuuid, user, content in (
+        (f"buckets/{bucket}/charms/a", bucket, "", sha384),
+        (f"buckets/{bucket}/users/bob/b", bucket, "bob", sha384),
+        ("global/c", "", "", sha384),
+        ("users/bob/d", "", "bob", "f" * 96),
+    ):
+        place = {"_id": path, "path": path, "bucketuuid": bucketuuid, "user": user, "resourceid": content}
+        catalog["managedStoredResources"].insert_one(place)
+    out, told, error = run("blobstore_import", "juju", "old")
+    assert "New contents: 1. Shared: 2," in out
+    assert "'d': its content was never uploaded" in told
+    assert error == "1 file could not be imported."
+    for namespace, path in (
+        (Namespace(bucket=bucket), "charms/a"),
+        (Namespace(bucket=bucket, user="bob"), "b"),
+        (Namespace(), "c"),
+    ):
+        assert store.get(namespace, path).read() == b"charm"
+    assert_sound(stored)
+
+
+def test_a_file_and_a_folder_of_one_name_get_files_of_their_own() -> None:
+    names = FileNames()
+    paths = ["a", "a-b", "a.txt", "a/b", "a/b/c", "aa", "aa/x", "b/c", "b/d"]
+    beside = [path for path in paths if names.name(path) != f"objects/{path}"]
+    assert beside == ["a/b", "a/b/c", "aa/x"]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_a_terminal_sees_how_far_it_is(desk: ManagedStorage, tree: Path, tmp_path: Path) -> None:
+    terminal = Terminal()
+    run("blobstore_import", "directory", tree, "--bucket=media", stderr=terminal)
+    assert ", files: 1" in terminal.getvalue()
+    terminal = Terminal()
+    run("blobstore_export", "directory", tmp_path / "out", "--bucket=media", stderr=terminal)
+    assert ", objects: 1" in terminal.getvalue()
+
+
+@pytest.mark.skipif("BLOBSTORE_PORTING" not in os.environ, reason="takes minutes: BLOBSTORE_PORTING=files,bytes")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_memory_stays_flat_whatever_comes_and_goes(desk: ManagedStorage, tmp_path: Path) -> None:
+    files, size = map(int, os.environ["BLOBSTORE_PORTING"].split(","))
+    tree = plant(tmp_path / "tree", {f"{number % 100}/{number}": b"%d" % number for number in range(files)})
+    with (tree / "big").open("wb") as big:
+        big.truncate(size)
+    for command in (
+        ["blobstore_import", "directory", tree, "--bucket=media"],
+        ["blobstore_import", "directory", tree, "--bucket=media"],
+        ["blobstore_export", "tar", tmp_path / "out.tar", "--bucket=media"],
+        ["blobstore_import", "export", tmp_path / "out.tar", "--bucket=again"],
+    ):
+        subprocess.run([sys.executable, "-m", "django", *map(str, command)], env=environment(), check=True)
+    peak = limits.getrusage(limits.RUSAGE_CHILDREN).ru_maxrss
+    print(f"peak {peak // 1024} MiB")
+    assert peak < 200 * 1024
