@@ -264,6 +264,25 @@ def test_the_files_of_a_model_are_found_by_blob_storage_under_the_names_in_its_r
     assert_sound(stored)
 
 
+def test_a_field_that_was_switched_before_is_filled_from_the_storage_it_had(
+    store: ManagedStorage, stored: Stored, make_stored: Callable[[str], Stored], settings: Settings
+) -> None:
+    settings.STORAGES = {**settings.STORAGES, "old": make_stored("files").options}
+    for name in ("letters/a.txt", "letters/b.txt"):
+        storages["old"].save(name, ContentFile(b"dear"))
+        Letter.objects.create(file=name)
+    Letter.objects.create(file="../../etc/hostname")
+    for options in (["--bucket=gallery", "--from=old"], ["--bucket=elsewhere"]):
+        out, told, error = run("blobstore_import", "field", "gallery.Letter.file", *options)
+        assert out.startswith("3 files: 2 objects made")
+        assert "'../../etc/hostname': Invalid path" in told
+        assert error == "1 file could not be imported."
+    assert {letter.file.read() for letter in Letter.objects.filter(file__startswith="letters")} == {b"dear"}
+    assert contents(Namespace(bucket="elsewhere")) == hashes({"letters/a.txt": b"dear", "letters/b.txt": b"dear"})
+    assert Resource.objects.count() == 1
+    assert_sound(stored)
+
+
 def test_an_export_to_a_directory_is_verified_without_us_and_comes_back_as_it_was(
     store: ManagedStorage, stored: Stored, tree: Path, tmp_path: Path
 ) -> None:

@@ -136,6 +136,7 @@ class TarExport:
                 file.seek(0)
                 self._add(name, file, length, self.manifest.stat().st_mtime)
         cast("tarfile.TarFile", self._tar).close()
+        os.fsync(cast("IO[bytes]", self._file).fileno())
         self.close()
         self._partial.replace(self._archive)
         self.manifest.unlink()

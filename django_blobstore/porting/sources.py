@@ -8,7 +8,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from django.apps import apps
+from django.core.exceptions import SuspiciousOperation
 from django.core.files.storage import Storage, storages
 from django.db.models import FileField
 
@@ -138,9 +139,16 @@ def _stored(storage: Storage, name: str, path: str) -> Entry:
         path,
         partial(storage.open, name),
         partial(_measure_stored, storage, name),
-        sha384=storage.sha384(name) if isinstance(storage, BlobStorage) and storage.exists(name) else "",
+        sha384=_known_hash(storage, name),
         content_type=_type_of(path),
     )
+
+
+def _known_hash(storage: Storage, name: str) -> str:
+    # What is wrong with the name is told when it is opened.
+    with suppress(FileNotFoundError, SuspiciousOperation):
+        return storage.sha384(name) if isinstance(storage, BlobStorage) else ""
+    return ""
 
 
 def _measure_stored(storage: Storage, name: str) -> Measure:
