@@ -13,11 +13,16 @@ KIB = 1024
 
 def test_lines_are_level_until_a_change_and_ticks_are_round() -> None:
     points = [(date(2026, 1, 1), 0), (date(2026, 1, 6), 3 * KIB)]
-    chart = growth(date(2026, 1, 1), date(2026, 1, 11), [("stored", "stored", points)])
+    chart = growth(date(2026, 1, 1), date(2026, 1, 10), [("stored", "stored", points)])
     assert chart.lines[0].path == "M84.0 268.0H314.0V76.0H544.0"
     assert [tick.label.replace("\xa0", " ") for tick in chart.up] == [
         "0 bytes", "1.0 KB", "2.0 KB", "3.0 KB", "4.0 KB"
     ]  # fmt: skip
+
+
+def test_the_last_day_is_as_wide_as_the_others() -> None:
+    chart = growth(date(2026, 1, 1), date(2026, 1, 10), [("stored", "stored", [(date(2026, 1, 10), 4 * KIB)])])
+    assert chart.lines[0].path == "M498.0 12.0H544.0"
 
 
 def test_a_bar_is_as_wide_as_its_share() -> None:

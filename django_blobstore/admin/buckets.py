@@ -28,7 +28,7 @@ OF_OBJECTS = ("browse", *USAGE)
 class BucketAdmin(StoreAdmin):
     """Lists buckets with their usage."""
 
-    list_display = ["label", "browse", "owner", *USAGE, "created_at", "uuid"]
+    list_display = ["label", "browse", "owner", *USAGE, "created_at"]
     actions = ["delete_selected"]
     list_select_related = ["owner"]
     search_fields = ["name", "uuid"]

@@ -51,7 +51,8 @@ def growth(start: date, end: date, series: Sequence[tuple[str, str, Sequence[tup
     """Return the chart of `series`, (name, label, bytes by day in order), from `start` to `end`."""
     highest = max((value for _, _, points in series for _, value in points), default=0)
     step = _step(highest)
-    scale = _Scale(start, max((end - start).days, 1), step * TICKS)
+    # The last day has room too, or a store of one day would show nothing.
+    scale = _Scale(start, (end - start).days + 1, step * TICKS)
     lines = [Line(name, label, *_paths(scale, points, end)) for name, label, points in series if points]
     up = [Tick(scale.y(step * n), filesizeformat(step * n)) for n in range(TICKS + 1)]
     return Chart(lines, list(_days(scale, start, end)), up)
@@ -79,7 +80,7 @@ class _Scale:
 def _paths(scale: _Scale, points: Sequence[tuple[date, int]], end: date) -> tuple[str, str]:
     (first, value), *later = points
     path = f"M{scale.x(first)} {scale.y(value)}" + "".join(f"H{scale.x(day)}V{scale.y(more)}" for day, more in later)
-    path += f"H{scale.x(end)}"
+    path += f"H{scale.x(end + timedelta(days=1))}"
     return path, f"{path}V{scale.y(0)}H{scale.x(first)}Z"
 
 
