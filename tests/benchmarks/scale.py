@@ -52,7 +52,8 @@ class Side:
         from django.core.management.base import OutputWrapper
 
         from django_blobstore.management.wording import Bar
-        from django_blobstore.models import ManagedResource, Namespace
+        from django_blobstore.models import ManagedResource
+        from django_blobstore.namespaces import Namespace
         from example_project.loading import load_bucket
 
         self.use()
