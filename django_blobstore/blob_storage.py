@@ -246,7 +246,7 @@ class NewBlob(ContentFile):  # type: ignore[type-arg]
     """A file opened for writing, kept aside until `close` has it saved; an error inside its context discards it."""
 
     def __init__(self, name: str, save: Callable[[str, File[Any]], None]) -> None:
-        File.__init__(self, cast("IO[bytes]", tempfile.SpooledTemporaryFile(BLOCK_SIZE)), name)  # noqa: SIM115
+        File.__init__(self, cast("IO[bytes]", tempfile.SpooledTemporaryFile(BLOCK_SIZE)), name)  # noqa: SIM115 - closed by close
         self._save = save
         self.mode = "wb"
 

@@ -83,6 +83,13 @@ def mongo_uri() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def kept_gridfs(mongo_uri: str) -> Iterator[Stored]:
+    """The GridFS bucket of sites that stay between tests."""
+    with in_gridfs(mongo_uri) as stored:
+        yield stored
+
+
+@pytest.fixture(scope="session")
 def s3_url() -> Iterator[str]:
     """The URL of an S3 server."""
     need(find_spec("moto"), "moto")

@@ -12,9 +12,10 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,18 @@ def site(server: tuple[str, ...] = GUNICORN, *options: str, env: dict[str, str] 
             yield Site(_url_once_ready(process, log), process, log)
         finally:
             processes.stop(process)
+
+
+@contextmanager
+def kept(start: Callable[..., AbstractContextManager[Site]]) -> Iterator[Callable[..., Site]]:
+    """Yield what returns the one site of a `deployment`, and of arguments of `start`: to start one takes a second."""
+    with ExitStack() as sites:
+
+        @cache
+        def one(deployment: str, *arguments: str) -> Site:
+            return sites.enter_context(start(*arguments))
+
+        yield one
 
 
 def deployment() -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import boto3
 from django.core.files.storage import Storage, storages
 from pymongo import MongoClient
+from pytest_django import Settings
 
 from django_blobstore.storages import gridfs_bucket
 
@@ -103,6 +104,15 @@ class StoredInS3(Stored):
         location = {"bucket_name": self.bucket, "endpoint_url": self.url, "region_name": "us-east-1"}
         keys = {"access_key": "test", "secret_key": "test"}
         self.options = {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": location | keys}
+
+
+@contextmanager
+def used_by_all(stored: Stored, settings: Settings) -> Iterator[Stored]:
+    """Make `stored`, which stays between tests, the storage of this one, and leave it empty."""
+    settings.STORAGES = {**settings.STORAGES, ALIAS: stored.options}
+    assert stored.storage  # see the fixture `stored` in tests/conftest.py
+    yield stored
+    stored.clear()
 
 
 @contextmanager

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ from tests.conftest import DATABASES, need
 from tests.outside import node_clients
 from tests.routers import OneDatabase
 from tests.settings import HAS_POSTGRESQL
-from tests.stored import ALIAS, Stored, in_gridfs
+from tests.stored import Stored, used_by_all
 
 HERE = Path(__file__).parent
 DATABASE = "postgresql" if HAS_POSTGRESQL else "sqlite"
@@ -37,30 +35,17 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
         yield alias
 
 
-@pytest.fixture(scope="session")
-def kept_gridfs(mongo_uri: str) -> Iterator[Stored]:
-    with in_gridfs(mongo_uri) as stored:
-        yield stored
-
-
 @pytest.fixture
 def stored(kept_gridfs: Stored, settings: Settings) -> Iterator[Stored]:
     """The storage that the site has, empty before each test."""
-    settings.STORAGES = {**settings.STORAGES, ALIAS: kept_gridfs.options}
-    assert kept_gridfs.storage  # see the fixture of the same name in tests/conftest.py
-    yield kept_gridfs
-    kept_gridfs.clear()
+    with used_by_all(kept_gridfs, settings) as stored:
+        yield stored
 
 
 @pytest.fixture(scope="session")
 def kept_site() -> Iterator[Callable[[str], servers.Site]]:
     """Return the one site of a deployment; it stays, since it takes a second to start."""
-    with ExitStack() as sites:
-
-        @cache
-        def start(deployment: str) -> servers.Site:
-            return sites.enter_context(servers.site(servers.GUNICORN, env=UNDER_A_POLICY))
-
+    with servers.kept(lambda: servers.site(servers.GUNICORN, env=UNDER_A_POLICY)) as start:
         yield start
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,7 +21,7 @@ from tests.faults.tcp_proxy import TcpProxy
 from tests.rest import api
 from tests.routers import OneDatabase
 from tests.settings import HAS_POSTGRESQL
-from tests.stored import ALIAS, Stored, in_gridfs
+from tests.stored import Stored, used_by_all
 
 ON_POSTGRESQL = [pytest.mark.django_db(transaction=True, databases=["postgres"])] if HAS_POSTGRESQL else []
 
@@ -35,30 +34,17 @@ def database() -> Iterator[str]:
         yield alias
 
 
-@pytest.fixture(scope="session")
-def kept_gridfs(mongo_uri: str) -> Iterator[Stored]:
-    with in_gridfs(mongo_uri) as stored:
-        yield stored
-
-
 @pytest.fixture
 def stored(kept_gridfs: Stored, settings: Settings) -> Iterator[Stored]:
     """A storage in GridFS that all sites share, empty before each test."""
-    settings.STORAGES = {**settings.STORAGES, ALIAS: kept_gridfs.options}
-    assert kept_gridfs.storage
-    yield kept_gridfs
-    kept_gridfs.clear()
+    with used_by_all(kept_gridfs, settings) as stored:
+        yield stored
 
 
 @pytest.fixture(scope="session")
 def kept_site() -> Iterator[Callable[[str], servers.Site]]:
     """Return the one site of a deployment; it stays, since it takes a second to start."""
-    with ExitStack() as sites:
-
-        @cache
-        def start(deployment: str) -> servers.Site:
-            return sites.enter_context(servers.site())
-
+    with servers.kept(servers.site) as start:
         yield start
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +13,7 @@ from pytest_django import Settings
 from django_blobstore.models import Bucket
 from tests import servers
 from tests.rest import api
-from tests.stored import ALIAS, Stored, StoredInFiles, StoredInMemory, in_gridfs
+from tests.stored import Stored, StoredInFiles, StoredInMemory, used_by_all
 
 SERVERS = {"gunicorn": servers.GUNICORN, "uvicorn": servers.UVICORN}
 
@@ -43,31 +41,17 @@ def kept_memory() -> Stored:
     return StoredInMemory()
 
 
-@pytest.fixture(scope="session")
-def kept_gridfs(mongo_uri: str) -> Iterator[Stored]:
-    with in_gridfs(mongo_uri) as stored:
-        yield stored
-
-
 @pytest.fixture
 def stored(storage_kind: str, request: pytest.FixtureRequest, settings: Settings) -> Iterator[Stored]:
     """The storage of `storage_kind` that all sites share, empty before each test."""
-    stored: Stored = request.getfixturevalue(f"kept_{storage_kind}")
-    settings.STORAGES = {**settings.STORAGES, ALIAS: stored.options}
-    assert stored.storage  # see the fixture of the same name in tests/conftest.py
-    yield stored
-    stored.clear()
+    with used_by_all(request.getfixturevalue(f"kept_{storage_kind}"), settings) as stored:
+        yield stored
 
 
 @pytest.fixture(scope="session")
 def kept_site() -> Iterator[Callable[[str, str], servers.Site]]:
-    """Return the one site of a kind of server and a deployment; it stays, since it takes a second to start."""
-    with ExitStack() as sites:
-
-        @cache
-        def start(server: str, deployment: str) -> servers.Site:
-            return sites.enter_context(servers.site(SERVERS[server]))
-
+    """Return the one site of a deployment and a kind of server; it stays, since it takes a second to start."""
+    with servers.kept(lambda server: servers.site(SERVERS[server])) as start:
         yield start
 
 
@@ -75,7 +59,7 @@ def kept_site() -> Iterator[Callable[[str, str], servers.Site]]:
 def site(server: str, stored: Stored, kept_site: Callable[[str, str], servers.Site]) -> servers.Site:
     """The REST interface on a running `server`, with the user root, who may do everything."""
     api.administrator()
-    return kept_site(server, servers.deployment())
+    return kept_site(servers.deployment(), server)
 
 
 @pytest.fixture
