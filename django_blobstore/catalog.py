@@ -174,9 +174,8 @@ class ResourceCatalog:
         sound one. Whatever the object referred to before loses a reference. `attributes` are further columns of the
         object. `condition` is asked about the object there was, which is locked, and `alongside` is called at the end;
         both in the transaction, and each time that it is tried. Unless `durable`, that may be part of one of the
-        caller's. Raises `ResourceNotFound` if the content is not stored
-        and there is no file, `LeaseLost` if the file was swept, `BucketNotFound` unless `create_bucket`,
-        `QuotaExceeded`, `CatalogBusy`, and what `condition` raises.
+        caller's. Raises `ResourceNotFound` if the content is not stored and there is no file, `LeaseLost` if the file
+        was swept, `BucketNotFound` unless `create_bucket`, `QuotaExceeded`, `CatalogBusy`, and what `condition` raises.
         """
 
         def work() -> Change:

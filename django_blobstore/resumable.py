@@ -156,9 +156,8 @@ def concatenate(
     """Make the object at `path` of the partial uploads `ids`, one after the other, and return its upload.
 
     They stay for a while, so that the request can be repeated. `condition` is that of `ManagedStorage.put`, and
-    `about` are further arguments of `begin`. Raises
-    `UploadUnfinished` for an upload that is not partial and whole, `UploadNotFound`, `UploadExpired`, and what
-    `ManagedStorage.put` raises.
+    `about` are further arguments of `begin`. Raises `UploadUnfinished` for an upload that is not partial and whole,
+    `UploadNotFound`, `UploadExpired`, and what `ManagedStorage.put` raises.
     """
     partials = [find(id, requester) for id in ids]
     for partial in partials:
