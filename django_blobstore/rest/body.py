@@ -96,6 +96,11 @@ def _stream(request: HttpRequest) -> tuple[HasRead, int]:
     """Return where the body is read and its length, negative if only its end tells."""
     declared = request.META.get("CONTENT_LENGTH") or ""
     chunked = "Transfer-Encoding" in request.headers
+    if chunked and declared:
+        # RFC 9112, 6.3. Some servers refuse it, others read the chunks; one between may have gone by the length.
+        detail = "Send Content-Length or Transfer-Encoding, not both: they may tell two servers two lengths."
+        headers = {"Connection": "close"} if isinstance(request, ASGIRequest) else {}  # WSGI leaves that to the server
+        raise Problem(400, "invalid-length", detail, headers=headers)
     if isinstance(request, ASGIRequest):
         # Django has the body on disk by now. From HTTP/2 on it needs no announcement.
         if chunked or not (declared or request.scope.get("http_version", "1.1").startswith("1")):

@@ -15,7 +15,7 @@ from tests import servers
 from tests.rest import api
 from tests.stored import Stored, StoredInFiles, StoredInMemory, used_by_all
 
-SERVERS = {"gunicorn": servers.GUNICORN, "uvicorn": servers.UVICORN}
+SERVERS = {"gunicorn": servers.GUNICORN, "uvicorn": servers.UVICORN, "uvicorn on h11": (*servers.UVICORN, "--http=h11")}
 
 
 @pytest.fixture

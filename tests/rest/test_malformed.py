@@ -57,13 +57,13 @@ REQUEST_LINES = {
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100) + b"\r\n\r\n",
 }
 
-pytestmark = pytest.mark.parametrize("server", ["gunicorn", "uvicorn"])
+pytestmark = pytest.mark.parametrize("server", ["gunicorn", "uvicorn", "uvicorn on h11"])
 
 
 @pytest.fixture
 def refusals(server: str) -> set[int]:
     """The statuses of a refusal; uvicorn may also hang up on whom it does not understand or hear any more."""
-    return {*range(400, 500), *([0] if server == "uvicorn" else [])}
+    return {*range(400, 500), *([0] if "uvicorn" in server else [])}
 
 
 def test_bodies_of_ambiguous_or_impossible_length_are_refused_and_leave_nothing(
@@ -98,7 +98,8 @@ def test_a_second_request_cannot_hide_in_the_body_of_a_first(site: Site, bucket:
     url = f"{site.url}/api/buckets/{bucket.pk}/objects/"
     hidden = head("PUT", url, "hidden", "Content-Length: 6") + b"hidden"
     for headers in (["Content-Length: 5", "Transfer-Encoding: chunked"], ["Transfer-Encoding: xchunked"]):
-        send(url, head("PUT", url, "x", *headers) + b"0\r\n\r\n" + hidden, hang_up=True)
+        answer = send(url, head("PUT", url, "x", *headers) + b"0\r\n\r\n" + hidden)
+        assert answer.status in {400, 501}  # 501 is for an unknown coding, and nobody has hung up before the answer
         assert_nothing_stays(stored)
 
 
