@@ -547,6 +547,7 @@ def test_a_terminal_sees_how_far_it_is(desk: ManagedStorage, tree: Path, tmp_pat
 
 
 @pytest.mark.skipif("BLOBSTORE_PORTING" not in os.environ, reason="takes minutes: BLOBSTORE_PORTING=files,bytes")
+@pytest.mark.timeout(0)
 def test_memory_stays_flat_whatever_comes_and_goes(store: ManagedStorage, stored: Stored, tmp_path: Path) -> None:
     """Bring many small files and a large one in, after a kill in the middle of each, out, and into an empty store."""
     files, size = map(int, os.environ["BLOBSTORE_PORTING"].split(","))

@@ -136,7 +136,7 @@ def pages_beside(response: HttpResponse) -> Iterator[str]:
 
 def rest_pages(bucket: Bucket) -> Iterator[str]:
     objects = f"/api/buckets/{bucket.pk}/objects/"
-    yield from ("/api/buckets/", f"/api/buckets/{bucket.pk}/", f"{objects}notes-3.txt")
+    yield from ("/api/buckets/", "/api/buckets/?name=large", f"/api/buckets/{bucket.pk}/", f"{objects}notes-3.txt")
     yield from ("/api/me/objects/", "/api/global/objects/", "/api/global/objects/?delimiter=/")
     for query in (
         "",

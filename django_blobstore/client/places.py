@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -76,7 +75,8 @@ class Buckets:
             return bucket
         if _is_uuid(bucket):
             return f"buckets/{uuid.UUID(bucket)}"
-        found = [found["uuid"] for found in self.all() if found["name"] == bucket]
+        # A store of an earlier version lists them all.
+        found = [found["uuid"] for found in self._listed({"name": bucket}) if found["name"] == bucket]
         if not found:
             raise InvalidAddress(address, f"you see no bucket called {bucket!r}; name one of others by its UUID")
         if len(found) > 1:
@@ -85,17 +85,15 @@ class Buckets:
 
     def all(self) -> list[dict[str, Any]]:
         """Return every bucket that is listed for the user."""
+        return self._listed({})
+
+    def _listed(self, query: dict[str, str]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        each_page(self._transport, "buckets/", {}, lambda page: found.extend(page["buckets"]))
+        after: str | None = ""
+        while after is not None:
+            page, after = read_page(self._transport, "buckets/", query, after)
+            found += page["buckets"]
         return found
-
-
-def each_page(transport: Transport, path: str, query: dict[str, str], take: Callable[[dict[str, Any]], object]) -> None:
-    """Hand every page of a list to `take`."""
-    after: str | None = ""
-    while after is not None:
-        page, after = read_page(transport, path, query, after)
-        take(page)
 
 
 def read_page(transport: Transport, path: str, query: dict[str, str], after: str) -> tuple[dict[str, Any], str | None]:

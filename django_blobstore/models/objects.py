@@ -58,6 +58,7 @@ class Bucket(models.Model):
     class Meta:
         verbose_name = _("bucket")
         verbose_name_plural = _("buckets")
+        indexes = [models.Index(fields=["name", "uuid"], name="blobstore_bucket_name")]
 
     def __str__(self) -> str:
         return self.name or str(self.uuid)

@@ -163,7 +163,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "List the buckets you may see",
         {200: _json("BucketPage", "A page of buckets; `next` leads to the next one.")},
         (400, 406),
-        [_parameter("after", "query", _UUID), _LIMIT],
+        [
+            _parameter("name", "query", TEXT | {"maxLength": 150}, "Only those with exactly this name."),
+            _parameter("after", "query", _UUID),
+            _LIMIT,
+        ],
     ),
     ("BucketViewSet", "create"): Operation(
         "create_bucket",

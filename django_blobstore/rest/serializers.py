@@ -162,6 +162,7 @@ class ListingQuery(serializers.Serializer[Any]):
 class BucketListQuery(serializers.Serializer[Any]):
     """What a page of buckets is asked for by."""
 
+    name = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False, max_length=150)
     after = serializers.UUIDField(default=None, allow_null=True)
     limit = serializers.IntegerField(default=100, min_value=1, max_value=1000)
 

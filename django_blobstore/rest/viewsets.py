@@ -111,6 +111,8 @@ class BucketViewSet(StoreViewSet):
     def list(self, request: Request) -> Response:
         query = valid(BucketListQuery(data=request.query_params.dict()))
         buckets = listed_buckets(self.user).with_usage().order_by("pk")
+        if "name" in query:
+            buckets = buckets.filter(name=query["name"])
         if query["after"]:
             buckets = buckets.filter(pk__gt=query["after"])
         found = list(buckets[: query["limit"] + 1])

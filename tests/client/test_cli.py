@@ -21,7 +21,7 @@ from django_blobstore.client.cli import Bars, blobstore
 from django_blobstore.client.memory import find_login
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource
-from tests.client.wires import Wire
+from tests.client.wires import HEADERS, Wire
 from tests.conftest import need
 from tests.rest import api
 from tests.servers import free_port
@@ -53,6 +53,17 @@ def file(tmp_path: Path) -> Path:
     file = tmp_path / "report.txt"
     file.write_bytes(CONTENT)
     return file
+
+
+def test_a_bucket_is_found_by_its_name_however_many_there_are(run: Run, wire: Wire, root: User, file: Path) -> None:
+    Bucket.objects.bulk_create(Bucket(name=f"other {number}", owner=root) for number in range(1500))
+    Bucket.objects.create(name="papers", owner=root)
+    received = wire.count_received()
+    run("put", file, "papers/a")
+    assert received.carried < HEADERS
+    Bucket.objects.create(name="papers", owner=root)
+    assert "several buckets are called 'papers'" in run("ls", "papers/", code=2).stderr
+    assert "you see no bucket called 'paper'" in run("ls", "paper/", code=2).stderr
 
 
 def test_login_keeps_the_token_for_nobody_else(

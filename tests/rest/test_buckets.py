@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 import pytest
@@ -102,6 +103,17 @@ def test_buckets_are_listed_once_each_in_the_order_of_their_uuids(client: APICli
     assert [len(page) for page in found] == [3, 3, 1]
     assert [UUID(bucket["uuid"]).int for page in found for bucket in page] == list(range(7))
     assert [len(page) for page in pages(client, f"{URL}?limit=7", "buckets")] == [7]
+
+
+def test_buckets_are_found_by_their_name_which_several_may_have(client: APIClient) -> None:
+    names = ["a", "b", "b", "B", "b c", "", "ü&="]
+    Bucket.objects.bulk_create(Bucket(uuid=UUID(int=number), name=name) for number, name in enumerate(names))
+    for name, numbers in {"a": [0], "b": [1, 2], "b c": [4], "": [5], "ü&=": [6], "c": [], "%": []}.items():
+        found = pages(client, f"{URL}?{urlencode({'name': name, 'limit': 1})}", "buckets")
+        assert [UUID(bucket["uuid"]).int for page in found for bucket in page] == numbers
+    for name in ("a\0", "x" * 151):
+        refused = client.get(URL, {"name": name})
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid")
 
 
 def test_a_page_of_buckets_takes_as_many_queries_as_one_bucket(

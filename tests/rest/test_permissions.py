@@ -154,9 +154,10 @@ def test_the_reference_count_is_told_to_holders_of_the_permission_only(database:
     assert told - keys(bucket.owner) == {"reference_count"}
 
 
-def test_only_who_may_view_any_bucket_lists_those_of_others(database: str, bucket: Bucket) -> None:
+@pytest.mark.parametrize("query", ["", "?name=bucket"])
+def test_only_who_may_view_any_bucket_lists_those_of_others(database: str, bucket: Bucket, query: str) -> None:
     def listed(user: User) -> list[str]:
-        return [shown["uuid"] for shown in api.client(user).get("/api/buckets/").json()["buckets"]]
+        return [shown["uuid"] for shown in api.client(user).get(f"/api/buckets/{query}").json()["buckets"]]
 
     assert bucket.owner
     assert listed(bucket.owner) == listed(api.person("auditor", "view_bucket")) == [str(bucket.pk)]
