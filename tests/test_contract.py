@@ -93,7 +93,7 @@ class Forgiving(FileSystemStorage):
         return True
 
     def get_available_name(self, name: str, max_length: int | None = None) -> str:
-        return name
+        return FileSystemStorage(self.location).get_available_name(name, max_length)
 
 
 @pytest.mark.parametrize("kind", [Renaming, Overwriting, Short, Forgiving], ids=lambda kind: str(kind.__name__))
