@@ -108,6 +108,6 @@ def assert_accessible(axe: str) -> Callable[[Page], None]:
         page.evaluate(chromium.ONCE_COLOURS_HAVE_FADED)
         found += [f"in dark, {violation}" for violation in chromium.violations(page, axe, *OF_COLOURS)]
         page.emulate_media(color_scheme="light")
-        assert not found, "\n".join(found)
+        assert not found, "\n".join([page.url, *found])
 
     return check
