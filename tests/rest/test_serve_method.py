@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,8 +20,8 @@ from tests.apache import HAS_XSENDFILE, apache
 from tests.conftest import need
 from tests.nginx import NGINX, TO_SITE, nginx
 from tests.rest import api
-from tests.servers import GUNICORN, site
-from tests.stored import ALIAS, Stored, StoredInFiles
+from tests.servers import GUNICORN, Site, deployment, kept, site
+from tests.stored import ALIAS, Stored, StoredInFiles, in_s3, used_by_all
 
 DOCUMENTED = (Path(__file__).parents[2] / "docs/serving.md").read_text()
 CONTENT = b"0123456789" * 100_000
@@ -32,11 +33,39 @@ pytestmark = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture(scope="session")
+def kept_s3(s3_url: str) -> Iterator[Stored]:
+    with in_s3(s3_url) as stored:
+        yield stored
+
+
 @pytest.fixture
-def stored(make_stored: Callable[[str], Stored], storage_kind: str, settings: Settings) -> Stored:
-    stored = make_stored(storage_kind)
-    settings.STORAGES = {**settings.STORAGES, ALIAS: stored.options}
-    return stored
+def stored(
+    make_stored: Callable[[str], Stored], storage_kind: str, request: pytest.FixtureRequest, settings: Settings
+) -> Iterator[Stored]:
+    """A storage that a site shares, or, where there is no site, one of its own."""
+    has_site = storage_kind in ("files", "s3")
+    chosen = request.getfixturevalue(f"kept_{storage_kind}") if has_site else make_stored(storage_kind)
+    with used_by_all(chosen, settings) as stored:
+        yield stored
+
+
+@contextmanager
+def behind_nginx(locations: str) -> Iterator[Site]:
+    """Serve `locations`, and what else there is from a site of ours."""
+    with (
+        TemporaryDirectory() as directory,
+        site(GUNICORN) as served,
+        nginx(Path(directory, "nginx"), locations + TO_SITE, site=served.url) as base,
+    ):
+        yield replace(served, url=base)
+
+
+@pytest.fixture(scope="session")
+def kept_front() -> Iterator[Callable[[str, str], Site]]:
+    """Return the one nginx of a deployment and its locations, which stays."""
+    with kept(behind_nginx) as start:
+        yield start
 
 
 @pytest.fixture
@@ -49,7 +78,9 @@ def url(database: str, bucket: Bucket, stored: Stored) -> str:
 
 
 @pytest.fixture
-def front(stored: Stored, url: str, settings: Settings, tmp_path: Path) -> Iterator[httpx.Client]:
+def front(
+    stored: Stored, url: str, settings: Settings, kept_front: Callable[[str, str], Site]
+) -> Iterator[httpx.Client]:
     """A client of root's of an nginx, set up as documented, before a site that hands over to it."""
     need(NGINX, "nginx")
     kind = "files" if isinstance(stored, StoredInFiles) else "S3"
@@ -59,11 +90,8 @@ def front(stored: Stored, url: str, settings: Settings, tmp_path: Path) -> Itera
     if isinstance(stored, StoredInFiles):
         assert locations.count("/srv/blobs/") == 1
         locations = locations.replace("/srv/blobs/", f"{stored.directory}/")
-    with (
-        site(GUNICORN) as served,
-        nginx(tmp_path / "nginx", locations + TO_SITE, site=served.url) as base,
-        httpx.Client(base_url=base, auth=("root", api.PASSWORD), timeout=60) as client,
-    ):
+    base = kept_front(deployment(), locations).url
+    with httpx.Client(base_url=base, auth=("root", api.PASSWORD), timeout=60) as client:
         yield client
 
 
