@@ -21,7 +21,13 @@ from tests.rest.test_tus import target
 from tests.stored import Stored
 from tests.streams import sha384
 
-pytestmark = pytest.mark.parametrize("storage_kind", ["memory"])
+# What is asked here is what the views tell, and not of which database.
+pytestmark = [
+    pytest.mark.parametrize("storage_kind", ["memory"]),
+    pytest.mark.parametrize(
+        "database", [pytest.param("sqlite", marks=pytest.mark.django_db(transaction=True))], indirect=True
+    ),
+]
 
 SECRET = b"only others have it"
 CONTENTS = {"there": THERE, "old": OLD}
