@@ -123,6 +123,16 @@ def bucket_names(client: httpx.Client) -> set[str]:
     return {bucket["name"] for bucket in answer["buckets"]}
 
 
+def assert_nothing_runs_on_when_killed(running: Demo) -> None:
+    running.end(signal.SIGKILL)
+    if sys.platform != "linux":  # only there can children be tied to their parent
+        return
+    deadline = time.monotonic() + SECONDS_TO_END
+    while running.still_running() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not running.still_running()
+
+
 def test_a_newcomer_finds_the_admin_the_api_and_its_docs_and_the_next_run_keeps_the_data(tmp_path: Path) -> None:
     need(mongod.find_mongod(), "mongod")
     with serving_demo(tmp_path) as first:
@@ -141,20 +151,7 @@ def test_a_newcomer_finds_the_admin_the_api_and_its_docs_and_the_next_run_keeps_
     with serving_demo(tmp_path) as second, second.client as client:
         assert second.said("Samples") == first.said("Samples")
         assert "mine" in bucket_names(client)
-        second.end(signal.SIGTERM)
-        assert not second.still_running()
-
-
-@pytest.mark.slow
-def test_nothing_runs_on_when_the_demo_is_killed(tmp_path: Path) -> None:
-    need(sys.platform == "linux", "Linux, where children can be tied to their parent")
-    with serving_demo(tmp_path) as running:
-        running.end(signal.SIGKILL)
-        assert running.children
-        deadline = time.monotonic() + SECONDS_TO_END
-        while running.still_running() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert not running.still_running()
+        assert_nothing_runs_on_when_killed(second)
 
 
 def test_neither_a_taken_port_nor_the_lack_of_mongodb_is_an_obstacle(
@@ -169,6 +166,9 @@ def test_neither_a_taken_port_nor_the_lack_of_mongodb_is_an_obstacle(
             assert "saved" in running.said("Samples")
             with running.client as client:
                 assert {"website", "photos", "backups"} <= bucket_names(client)
+            running.end(signal.SIGTERM)
+            assert running.children
+            assert not running.still_running()
     contents = {sample.content for sample in samples()}
     stored = [file for file in (tmp_path / "data/files/blobs").rglob("*") if file.is_file()]
     assert sorted(file.read_bytes() for file in stored) == sorted(contents)
