@@ -369,15 +369,18 @@ def test_a_file_that_its_storage_does_not_delete_breaks_nothing(
 
 
 @pytest.mark.slow
-def test_a_thousand_rows_that_share_ten_images_take_ten_files(stored: Stored) -> None:
+def test_a_thousand_rows_that_share_ten_images_take_ten_files(database: str, stored: Stored) -> None:
+    # To make another takes as long as the first; where rows and bytes are further away, fewer say the same.
+    number_of_rows = 1000 if database == "default" else 100
     uploads = [png(colour) for colour in range(10)]
     rows = [
-        Photo(caption=str(number), image=ContentFile(uploads[number % 10], f"{number}.png")) for number in range(1000)
+        Photo(caption=str(number), image=ContentFile(uploads[number % 10], f"{number}.png"))
+        for number in range(number_of_rows)
     ]
     Photo.objects.bulk_create(rows)
     assert len(stored.names()) == 10
     assert Resource.objects.count() == 10
-    assert ManagedResource.objects.count() == 1000
+    assert ManagedResource.objects.count() == number_of_rows
     kept = [row.pk for row in Photo.objects.order_by("pk")[:10]]
     Photo.objects.exclude(pk__in=kept).delete()
     assert ManagedResource.objects.count() == 10
