@@ -170,19 +170,19 @@ def test_no_page_counts_skips_or_scans_a_large_table(large: Bucket) -> None:
     assert len(addresses) > 100
 
 
-@pytest.mark.parametrize("query", ["min_length=1", "max_length=0", "modified_since=2999-01-01T00:00:00Z"])
 def test_a_page_of_what_no_index_finds_looks_at_so_many_and_no_more(
-    large: Bucket, monkeypatch: pytest.MonkeyPatch, query: str
+    large: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing, "EXAMINED", PER_PAGE)
     alias, client, wrong = DATABASES["postgresql"], administrator(), []
-    for after in ("", "clients/50"):
-        with CaptureQueriesContext(connections[alias]) as queries:
-            page = client.get(f"/api/buckets/{large.pk}/objects/?after={after}&{query}").json()
-        assert page["next"]
-        # To skip what one page looks at is to look at it.
-        found = complaints(alias, queries, rows=ROWS_PER_PAGE)
-        wrong += [complaint for complaint in found if not complaint.startswith("OFFSET")]
+    for query in ("min_length=1", "max_length=0", "modified_since=2999-01-01T00:00:00Z"):
+        for after in ("", "clients/50"):
+            with CaptureQueriesContext(connections[alias]) as queries:
+                page = client.get(f"/api/buckets/{large.pk}/objects/?after={after}&{query}").json()
+            assert page["next"], query
+            # To skip what one page looks at is to look at it.
+            found = complaints(alias, queries, rows=ROWS_PER_PAGE)
+            wrong += [f"{query}: {complaint}" for complaint in found if not complaint.startswith("OFFSET")]
     assert not wrong, "\n".join(wrong)
 
 
