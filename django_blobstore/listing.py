@@ -46,6 +46,25 @@ WITH RECURSIVE found (path, number) AS (
 SELECT path FROM found WHERE path IS NOT NULL ORDER BY number
 """
 
+# The same the other way: each step finds the last path before the one found before, and before its folder.
+_SKIP_SCAN_BACK = """
+WITH RECURSIVE found (path, number) AS (
+    SELECT (SELECT o.path FROM {objects} AND o.path >= %(start)s AND o.path < %(below)s
+        ORDER BY o.path DESC LIMIT 1), 1
+    UNION ALL
+    SELECT (
+        SELECT o.path FROM {objects} AND o.path >= %(start)s AND o.path <
+            substr(found.path, 1, CASE {index_of}(substr(found.path, %(rest)s), '/')
+            WHEN 0 THEN length(found.path)
+            ELSE %(rest)s + {index_of}(substr(found.path, %(rest)s), '/') - 1
+            END)
+        ORDER BY o.path DESC LIMIT 1
+    ), number + 1
+    FROM found WHERE found.path IS NOT NULL AND number < %(limit)s
+)
+SELECT path FROM found WHERE path IS NOT NULL ORDER BY number
+"""
+
 
 @dataclass
 class Page:
@@ -108,6 +127,20 @@ def list_page(
     return _page_of_wanted(namespace, objects, wanted, limit) if wanted.condition else _page_of(objects, limit)
 
 
+def start_of_page_to(
+    after: str, namespace: Namespace, *, prefix: str = "", limit: int = 100, wanted: Wanted = ANY
+) -> str:
+    """Return what to start a page after that ends with the entry `after`: "" where that is the first page.
+
+    It is one of folders, or of what is `wanted`, if that is given. At most two queries, as many as `list_page` takes.
+    """
+    if wanted.condition:
+        return _start_of_wanted(namespace, prefix, _following(check_prefix(after), prefix, False), limit, wanted)
+    below = _following(check_prefix(after), prefix, True)
+    found = _skip_scan(namespace, prefix, prefix, limit + 1, below=below)
+    return _entry(found[limit], prefix) if len(found) > limit else ""
+
+
 def find_all(namespace: Namespace, paths: Iterable[str]) -> dict[str, ManagedResource]:
     """Return the objects of `namespace` at those of `paths` where there is one, by path, with their resources."""
     return {managed.path: managed for managed in _objects(namespace).filter(path__in=paths)}
@@ -120,9 +153,7 @@ def _page_of(objects: ManagedResourceQuerySet, limit: int) -> Page:
 
 def _page_of_wanted(namespace: Namespace, objects: ManagedResourceQuerySet, wanted: Wanted, limit: int) -> Page:
     if wanted.sha384:
-        # The index of references has them all, unless they are so many that to sort them would take too long.
-        having = ManagedResource.objects.within(namespace).filter(resource__sha384=wanted.sha384)
-        paths = list(having.values_list("path", flat=True)[: EXAMINED + 1])
+        paths = _paths_having(namespace, wanted.sha384)
         if len(paths) <= EXAMINED:
             return _page_of(objects.filter(wanted.condition, path__in=paths), limit)
     # The last one to be looked at and, if there is any, one after it.
@@ -133,6 +164,29 @@ def _page_of_wanted(namespace: Namespace, objects: ManagedResourceQuerySet, want
     page = _page_of(objects.filter(wanted.condition, path__lte=paths[0]), limit)
     page.next_after = page.next_after or paths[0]
     return page
+
+
+def _start_of_wanted(namespace: Namespace, prefix: str, below: str, limit: int, wanted: Wanted) -> str:
+    objects = _objects(namespace).under(prefix).filter(path__lt=below).order_by("-path")
+    paths = _paths_having(namespace, wanted.sha384) if wanted.sha384 else []
+    unseen: list[str] = []
+    if wanted.sha384 and len(paths) <= EXAMINED:
+        objects = objects.filter(path__in=paths)
+    else:
+        examined = SEARCHED if wanted.text else EXAMINED
+        unseen = list(objects.values_list("path", flat=True)[examined : examined + 1])
+        objects = objects.filter(path__gt=unseen[0]) if unseen else objects
+    found = objects.filter(wanted.condition).values_list("path", flat=True)[limit : limit + 1]
+    return next(iter([*found, *unseen]), "")
+
+
+def _paths_having(namespace: Namespace, sha384: str) -> list[str]:
+    """Return the paths of all objects with a content, or one more than `EXAMINED`: to sort more takes too long.
+
+    The index of references has them.
+    """
+    having = ManagedResource.objects.within(namespace).filter(resource__sha384=sha384)
+    return list(having.values_list("path", flat=True)[: EXAMINED + 1])
 
 
 def _following(after: str, prefix: str, folders: bool) -> str:
@@ -162,27 +216,32 @@ def _objects(namespace: Namespace) -> ManagedResourceQuerySet:
     return ManagedResource.objects.within(namespace).select_related("resource").order_by("path")
 
 
-def _skip_scan(namespace: Namespace, prefix: str, start: str, limit: int) -> list[str]:
-    """Return the first path of each entry from `start` on, at most `limit` of them."""
+def _skip_scan(namespace: Namespace, prefix: str, start: str, limit: int, *, below: str = "") -> list[str]:
+    """Return the first path of each entry from `start` on, at most `limit` of them.
+
+    With `below`, the last path of each entry that sorts before it, the last entry first.
+    """
     connection = connections[ManagedResource.objects.all().db]
     parameters = {
         "bucket": ManagedResource._meta.get_field("bucket").get_db_prep_value(namespace.bucket_id, connection),
         "user": namespace.user,
         "start": start,
+        "below": below,
         "end": after_prefix(prefix),
         "rest": len(prefix) + 1,
         "just_after": _JUST_AFTER,
         "limit": limit,
     }
     with connection.cursor() as cursor:
-        cursor.execute(_skip_scan_sql(connection.vendor, namespace, prefix), parameters)
+        sql = _SKIP_SCAN_BACK if below else _SKIP_SCAN
+        cursor.execute(_skip_scan_sql(sql, connection.vendor, namespace, prefix), parameters)
         return [path for (path,) in cursor.fetchall()]
 
 
-def _skip_scan_sql(vendor: str, namespace: Namespace, prefix: str) -> str:
+def _skip_scan_sql(sql: str, vendor: str, namespace: Namespace, prefix: str) -> str:
     within = "o.bucket_id IS NULL" if namespace.bucket_id is None else "o.bucket_id = %(bucket)s"
     before_end = " AND o.path < %(end)s" if after_prefix(prefix) else ""
-    return _SKIP_SCAN.format(
+    return sql.format(
         objects=f'{ManagedResource._meta.db_table} o WHERE {within} AND o."user" = %(user)s{before_end}',
         index_of="strpos" if vendor == "postgresql" else "instr",
     )

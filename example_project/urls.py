@@ -5,12 +5,14 @@ from __future__ import annotations
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.staticfiles.urls import staticfiles_urlpatterns
+from django.templatetags.static import static
 from django.urls import include, path
 from django.views.generic import RedirectView
 from rest_framework.authtoken.views import ObtainAuthToken
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("favicon.ico", RedirectView.as_view(url=static("django_blobstore/icon.svg"))),
     path("admin/", admin.site.urls),
     path("api-auth/", include("rest_framework.urls")),
 ]

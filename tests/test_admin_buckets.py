@@ -9,6 +9,7 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError
 from pytest_django import Settings
 
+from django_blobstore.admin.quota import used_percent
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, Resource
 from tests.admin_pages import administrator, confirmed, listed, page, staff, text
@@ -73,13 +74,74 @@ def test_a_bucket_can_be_added_and_renamed(database: str, stored: Stored) -> Non
     assert Bucket.objects.get().name == "renamed"
 
 
+@files_only
+@pytest.mark.parametrize(
+    ("written", "quota", "shown"),
+    [
+        ("", None, ""),
+        ("0", 0, "0"),
+        ("5000000", 5_000_000, "5000000"),
+        ("1024 bytes", 1024, "1 KB"),
+        ("500 MB", 500 * 1024**2, "500 MB"),
+        (" 1.5  gb", 3 * 512 * 1024**2, "1536 MB"),
+        ("1,25GiB", 5 * 256 * 1024**2, "1280 MB"),
+        ("2\xa0t", 2 * 1024**4, "2 TB"),
+    ],
+)
+def test_a_quota_is_written_in_bytes_or_in_a_larger_unit(
+    database: str, stored: Stored, written: str, quota: int | None, shown: str
+) -> None:
+    bucket, client = fill("photos", b"x" * 300), administrator()
+    change = page(Bucket, "change", bucket.pk)
+    assert client.post(change, {"name": "photos", "owner": "", "quota_bytes": written}).status_code == 302
+    assert Bucket.objects.get().quota_bytes == quota
+    response = client.get(change)
+    assert response.context["adminform"].form["quota_bytes"].value() == (shown if quota else quota)
+    assert ("There is more in the bucket than this quota" in text(response)) is (quota == 0)
+
+
+@files_only
+@pytest.mark.parametrize("written", ["much", "-1", "1.5", "1,500 MB", "MB", "5 XB", "8192 PB", "9" * 40, "1e3"])
+def test_a_number_that_is_no_quota_is_refused_with_what_to_write(database: str, stored: Stored, written: str) -> None:
+    bucket = Bucket.objects.create(name="photos", quota_bytes=7)
+    response = administrator().post(page(Bucket, "change", bucket.pk), {"name": "renamed", "quota_bytes": written})
+    told = response.context["adminform"].form.errors["quota_bytes"]
+    assert any("500 MB or 1.5 GB" in error or "leave it empty for no limit" in error for error in told)
+    assert response.context["adminform"].form["quota_bytes"].value() == written
+    assert Bucket.objects.values_list("name", "quota_bytes").get() == ("photos", 7)
+
+
+@files_only
+def test_a_quota_is_shown_with_its_use_and_set_only_by_who_may_change_any_bucket(database: str, stored: Stored) -> None:
+    bucket = fill("photos", b"x" * 512)
+    Bucket.objects.filter(pk=bucket.pk).update(quota_bytes=2048)
+    client = administrator()
+    for shown in (page(Bucket, "change", bucket.pk), LIST, f"{page(ManagedResource, 'browse')}?bucket={bucket.pk}"):
+        assert "25 % of 2.0 KB" in text(client.get(shown))
+    owner = User.objects.create_user("ada", is_staff=True)
+    Bucket.objects.filter(pk=bucket.pk).update(owner=owner)
+    client.force_login(owner)
+    assert "Quota: 2.0 KB" in text(client.get(page(Bucket, "change", bucket.pk)))
+    client.post(page(Bucket, "change", bucket.pk), {"name": "renamed", "quota_bytes": "5 GB"})
+    assert Bucket.objects.values_list("name", "quota_bytes").get() == ("renamed", 2048)
+
+
+@pytest.mark.parametrize(
+    ("length", "quota", "percent"),
+    [(0, 10, 0), (1, 1000, 1), (999, 1000, 99), (1000, 1000, 100), (5, 2, 250), (0, 0, 100)],
+)
+def test_a_little_of_a_quota_is_not_nothing_and_nearly_all_is_not_all(length: int, quota: int, percent: int) -> None:
+    assert used_percent(Bucket(quota_bytes=quota), length) == percent
+
+
 def test_deleting_a_bucket_gives_back_the_reference_of_each_object_in_it(database: str, stored: Stored) -> None:
     bucket = fill("photos", b"shared", b"shared", b"alone")
     ManagedStorage().put(Namespace(bucket="photos", user="7"), "of a user in it", b"shared")
     fill("other", b"shared")
     client = administrator()
     response = confirmed(client, client.get(page(Bucket, "delete", bucket.pk)))
-    assert "Deleted: photos Buckets deleted 1 Objects deleted 4" in text(response)
+    shown = text(response)
+    assert "photos : Deleted 4 objects. That frees 5 bytes. Buckets deleted 1 Objects deleted 4" in shown
     assert list(Bucket.objects.values_list("name", flat=True)) == ["other"]
     assert list(Resource.objects.values_list("reference_count", flat=True)) == [1]
     assert_settled(stored)
@@ -106,7 +168,7 @@ def test_the_confirmation_counts_the_objects_and_bytes_that_go_and_changes_nothi
     for response in [client.get(page(Bucket, "delete", bucket.pk)), client.post(LIST, delete_selected(bucket))]:
         shown = text(response).replace("\xa0", " ")
         assert "Buckets 1 Objects 3 Contents without a reference left 1" in shown
-        assert "Bytes freed 2.0 KB Freed after a grace of 300 seconds" in shown
+        assert "Bytes freed 2.0 KB Freed 5 minutes later" in shown
     assert ManagedResource.objects.count() == 4
     assert_sound(stored)
 

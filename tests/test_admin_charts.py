@@ -1,4 +1,4 @@
-"""Where the lines and ticks of a chart are."""
+"""Where the lines and ticks of a chart are, and how durations are written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import date
 import pytest
 
 from django_blobstore.admin.charts import growth, share
+from django_blobstore.templatetags.blobstore_admin import human_duration
 
 KIB = 1024
 
@@ -33,3 +34,19 @@ def test_a_bar_is_as_wide_as_its_share() -> None:
 def test_no_more_days_are_named_than_there_is_room_for(days: int) -> None:
     chart = growth(date(2026, 1, 1), date.fromordinal(date(2026, 1, 1).toordinal() + days), [])
     assert 2 < len(chart.across) <= 7
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0 seconds"),
+        (1, "1 second"),
+        (90, "1 minute, 30 seconds"),
+        (300, "5 minutes"),
+        (3600, "1 hour"),
+        (90_061, "1 day, 1 hour"),
+        (1_209_600.0, "14 days"),
+    ],
+)
+def test_how_long_something_lasts_is_written_in_units_people_think_in(seconds: float, shown: str) -> None:
+    assert human_duration(seconds) == shown

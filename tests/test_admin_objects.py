@@ -106,7 +106,7 @@ def test_the_confirmation_says_what_is_freed_and_changes_nothing(
     assert "Objects 1 Contents without a reference left 0" in one
     both = text(client.post(LIST, delete_selected(shared, last)))
     assert "Objects 2 Contents without a reference left 1" in both
-    assert "Bytes freed 1.0 KB Freed after a grace of 300 seconds" in both
+    assert "Bytes freed 1.0 KB Freed 5 minutes later" in both
     assert "a/shared (photos) b/last (photos)" in both
     assert paths() == {"a/shared", "b/last", "c/shared"}
     assert sorted(counts()) == [1, 2]

@@ -51,13 +51,14 @@ def test_a_folder_goes_with_all_that_is_below_it_and_nothing_else(bucket: Bucket
     client = administrator()
     asked = remove(client, bucket, folder="a/")
     shown = text(asked).replace("\xa0", " ")
-    assert "Objects 4 Contents without a reference left 2 Bytes freed 1.5 KB Freed after a grace of 300" in shown
+    assert "Objects 4 Contents without a reference left 2 Bytes freed 1.5 KB Freed 5 minutes later" in shown
     assert paths() == ["a/1", "a/2", "a/4", "a/b/3", "a/of a user", "ab", "c/5"]
     told = text(confirmed(client, asked)).replace("\xa0", " ")
-    assert "Deleted: a/ Objects deleted 4 Contents without a reference left 2 Bytes freed 1.5 KB" in told
+    assert "a/ : Deleted 4 objects. That frees 1.5 KB. Objects deleted 4" in told
+    assert "Contents without a reference left 2 Bytes freed 1.5 KB" in told
     assert paths() == ["a/of a user", "ab", "c/5"]
     entry = LogEntry.objects.get()
-    assert (entry.object_repr, entry.change_message) == ("a/", "Deleted 4 objects.")
+    assert (entry.object_repr, entry.change_message) == ("a/", "Deleted 4 objects. That frees 1.5\xa0KB.")
     assert_settled(stored)
 
 

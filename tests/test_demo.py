@@ -143,6 +143,8 @@ def test_a_newcomer_finds_the_admin_the_api_and_its_docs_and_the_next_run_keeps_
         with first.client as client:
             assert {"website", "photos", "backups"} <= bucket_names(client)
             assert "swagger" in client.get("/api/docs/").text
+            icon = client.get("/favicon.ico", follow_redirects=True)
+            assert icon.headers["content-type"] == "image/svg+xml"
             client.post("/api/buckets/", json={"name": "mine"}).raise_for_status()
         assert "Stopped" in first.end(signal.SIGINT)
         assert first.process.returncode == 0

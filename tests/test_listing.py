@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 
 from django_blobstore import listing
 from django_blobstore.errors import InvalidPath
-from django_blobstore.listing import Wanted, list_page
+from django_blobstore.listing import Wanted, list_page, start_of_page_to
 from django_blobstore.models import Bucket, ManagedResource, Resource
 from django_blobstore.namespaces import Namespace
 
@@ -51,6 +51,23 @@ def walk(namespace: Namespace, *, limit: int, **wanted: Any) -> list[str]:
         after = page.next_after
 
 
+def walk_back(
+    namespace: Namespace, last: str, *, limit: int, wanted: Wanted | None = None, prefix: str = ""
+) -> list[str]:
+    """Return the entries of the pages up to that which ends with `last`, read from the last page to the first."""
+    entries: list[str] = []
+    how: dict[str, Any] = {"wanted": wanted} if wanted else {}
+    after = last
+    while after:
+        start = start_of_page_to(after, namespace, limit=limit, prefix=prefix, **how)
+        page = list_page(namespace, after=start, limit=limit, prefix=prefix, folders=not wanted, **how)
+        here = sorted([managed.path for managed in page.objects] + page.prefixes, key=str.encode)
+        entries = [entry for entry in here if entry.encode() <= after.encode()] + entries
+        assert not start or len(here) == limit or wanted
+        after = start
+    return entries
+
+
 def entries_of(paths: Iterable[str], prefix: str) -> list[str]:
     """Return what a listing with folders must give, told the slow way."""
     found = set()
@@ -84,6 +101,23 @@ def test_random_trees_are_listed_as_the_slow_way_lists_them(database: str) -> No
         assert walk(BUCKET, limit=7, prefix=prefix, folders=True) == entries_of(paths, prefix)
         flat = sorted((path for path in paths if path.startswith(prefix)), key=str.encode)
         assert walk(BUCKET, limit=7, prefix=prefix) == flat
+
+
+def test_pages_of_folders_are_walked_back_as_they_came(database: str, django_assert_num_queries: Any) -> None:
+    choice = random.Random(2)
+    paths = {"/".join(choice.choices(["a", "b", "0", "-", "ü", "z z"], k=choice.randint(1, 4))) for _ in range(300)}
+    for namespace in NAMESPACES:
+        fill(namespace, PATHS)
+    fill(Namespace(user="8"), paths)
+    cases = [(namespace, PATHS, prefix) for namespace in NAMESPACES for prefix in ["", "a/", "b"]]
+    cases += [(Namespace(user="8"), paths, prefix) for prefix in ["", "a/", "a/b/"]]
+    for (namespace, there, prefix), limit in product(cases, [1, 3, 1000]):
+        entries = entries_of(there, prefix)
+        assert walk_back(namespace, entries[-1], limit=limit, prefix=prefix) == entries
+    with django_assert_num_queries(1, using=database):
+        assert start_of_page_to("b/", BUCKET, limit=2) == "a/"
+    with pytest.raises(InvalidPath):
+        start_of_page_to("a\0", BUCKET)
 
 
 def test_a_page_says_apart_what_is_an_object_and_what_a_folder(database: str) -> None:
@@ -181,6 +215,22 @@ def test_what_is_wanted_is_found_however_little_a_page_looks_at(
         assert found(wanted, limit=limit)[0] == [f"{n:04}" for n in numbers]
     under = [f"{n:04}" for n in numbers if 10 <= n < 20]
     assert found(wanted, limit=100, prefix="001")[0] == under
+
+
+@pytest.mark.parametrize("examined", [1, 7, 50])
+def test_pages_of_what_is_wanted_are_walked_back_however_little_a_page_looks_at(
+    database: str, monkeypatch: pytest.MonkeyPatch, examined: int
+) -> None:
+    monkeypatch.setattr(listing, "EXAMINED", examined)
+    monkeypatch.setattr(listing, "SEARCHED", examined)
+    fill_lengths(50)
+    for limit in (1, 3, 100):
+        for wanted, numbers in [
+            (Wanted(min_length=45), range(45, 50)),
+            (Wanted(text="4"), [n for n in range(50) if "4" in str(n)]),
+            (Wanted(sha384=f"{49:096x}"), [49]),
+        ]:
+            assert walk_back(BUCKET, "0049", limit=limit, wanted=wanted) == [f"{n:04}" for n in numbers]
 
 
 def test_a_page_looks_at_a_fixed_number_of_objects_and_says_where_to_go_on(

@@ -16,8 +16,9 @@ from django.utils.translation import gettext as _
 from django_blobstore.access import may
 from django_blobstore.admin import columns, uploads
 from django_blobstore.admin.places import Place, sees_counts, sees_every_place, viewer
+from django_blobstore.admin.quota import use_in_words
 from django_blobstore.errors import InvalidPath
-from django_blobstore.listing import DELIMITER, Page, Wanted, list_page
+from django_blobstore.listing import DELIMITER, Page, Wanted, list_page, start_of_page_to
 from django_blobstore.models import ManagedResource, Totals, Usage
 from django_blobstore.namespaces import Namespace, check_prefix
 
@@ -78,7 +79,9 @@ class Browser:
         folder, after, sought = (given.get(name, "") for name in ("folder", "after", "q"))
         sought = sought.strip()
         page = self._page(place, folder, after, sought)
-        folder_url = place.url(self.site, folder=folder)
+        former = {"after": self._former(place, folder, after, sought)} if after else {}
+        folder_url, bucket_url = place.url(self.site, folder=folder), self._bucket_url(place)
+        totals = None if place.bucket and place.namespace.user else _totals(place)
         context = {
             **self.admin.admin_site.each_context(self.request),
             "opts": self.admin.opts,
@@ -92,23 +95,27 @@ class Browser:
             "after": after,
             "first_url": place.url(self.site, folder=folder, q=sought),
             "folder_url": folder_url,
+            "previous_url": after and place.url(self.site, folder=folder, q=sought, **former),
             "next_url": page.next_after and place.url(self.site, folder=folder, q=sought, after=page.next_after),
             "sees_counts": sees_counts(place.viewer),
             "may_delete": place.may("delete"),
-            "totals": None if place.bucket and place.namespace.user else _totals(place),
+            "totals": totals,
+            "quota": bucket_url and place.bucket and totals and use_in_words(place.bucket, totals.logical_bytes),
             "upload": uploads.panel(self.admin.admin_site, place, folder),
             "remove_url": place.url(self.site, "remove", folder=folder),
             "list_url": self._list_url(place),
-            "bucket_url": self._bucket_url(place),
+            "bucket_url": bucket_url,
         }
         return TemplateResponse(self.request, "admin/django_blobstore/browser.html", context)
 
     def _page(self, place: Place, folder: str, after: str, sought: str) -> Page:
         if not sought:
             return list_page(place.namespace, prefix=folder, after=after, limit=PER_PAGE, folders=True)
-        is_hash = len(sought) == SHA384_LENGTH and set(sought.lower()) <= set("0123456789abcdef")
-        wanted = Wanted(sha384=sought.lower()) if is_hash else Wanted(text=check_prefix(sought))
-        return list_page(place.namespace, prefix=folder, after=after, limit=PER_PAGE, wanted=wanted)
+        return list_page(place.namespace, prefix=folder, after=after, limit=PER_PAGE, wanted=_wanted(sought))
+
+    def _former(self, place: Place, folder: str, after: str, sought: str) -> str:
+        wanted = _wanted(sought) if sought else Wanted()
+        return start_of_page_to(after, place.namespace, prefix=folder, limit=PER_PAGE, wanted=wanted)
 
     def _entries(self, place: Place, folder: str, page: Page, is_search: bool) -> Iterator[Entry]:
         """Yield folders and objects in the order of their paths."""
@@ -186,6 +193,12 @@ def steps(place: Place, site: str, folder: str, *, all_linked: bool = False) -> 
     for depth, name in enumerate(names, start=1):
         path = "".join(f"{part}{DELIMITER}" for part in names[:depth])
         yield Step(name, place.url(site, folder=path) if depth < len(names) or all_linked else "")
+
+
+def _wanted(sought: str) -> Wanted:
+    """Return what was asked for: a content by its hash, or a text in paths."""
+    is_hash = len(sought) == SHA384_LENGTH and set(sought.lower()) <= set("0123456789abcdef")
+    return Wanted(sha384=sought.lower()) if is_hash else Wanted(text=check_prefix(sought))
 
 
 def _totals(place: Place) -> Totals:

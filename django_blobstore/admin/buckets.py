@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
@@ -17,10 +17,11 @@ from django_blobstore.access import Action, may
 from django_blobstore.admin import columns
 from django_blobstore.admin.base import StoreAdmin
 from django_blobstore.admin.places import listed_buckets, owns_buckets, sees_every_place, viewer
+from django_blobstore.admin.quota import BucketForm, use
 from django_blobstore.admin.removal import Part, RemovalPages
 from django_blobstore.models import Bucket, ManagedResource
 
-USAGE = ("object_count", "logical_bytes", "stored_bytes")
+USAGE = ("object_count", "logical_bytes", "stored_bytes", "quota_use")
 # What tells of the objects in a bucket.
 OF_OBJECTS = ("browse", *USAGE)
 
@@ -29,6 +30,7 @@ class BucketAdmin(StoreAdmin):
     """Lists buckets with their usage."""
 
     list_display = ["label", "browse", "owner", *USAGE, "created_at"]
+    form = BucketForm
     actions = ["delete_selected"]
     list_select_related = ["owner"]
     search_fields = ["name", "uuid"]
@@ -64,9 +66,12 @@ class BucketAdmin(StoreAdmin):
         return may(person, action, "bucket", bucket) or (bucket is None and owns_buckets(person))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Bucket | None = None) -> list[Any]:
-        # Who has one bucket may name it, but neither give it away nor lift its quota.
-        fixed = [] if may(viewer(request), "change", "bucket") or obj is None else ["owner", "quota_bytes"]
+        fixed = [] if self._may_set_quota(request, obj) else ["owner", "quota_bytes", "quota"]
         return [*self.readonly_fields, *fixed]
+
+    def _may_set_quota(self, request: HttpRequest, bucket: Bucket | None) -> bool:
+        # Who has one bucket may name it, but neither give it away nor lift its quota.
+        return bucket is None or may(viewer(request), "change", "bucket")
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         # Lists are of all buckets or of one's own. What is in others is not for who may not see it.
@@ -75,7 +80,7 @@ class BucketAdmin(StoreAdmin):
         return [column for column in self.list_display if not (hidden and column in OF_OBJECTS)]
 
     def get_fields(self, request: HttpRequest, obj: Bucket | None = None) -> list[Any]:
-        named = ["name", "owner", "quota_bytes"]
+        named = ["name", "owner", "quota_bytes" if self._may_set_quota(request, obj) else "quota"]
         if obj is None:
             return named
         shown = OF_OBJECTS if may(viewer(request), "view", "managedresource", obj) else ()
@@ -102,6 +107,21 @@ class BucketAdmin(StoreAdmin):
     @admin.display(description=_("stored size"), ordering="stored_bytes")
     def stored_bytes(self, bucket: Any) -> SafeString:
         return columns.human_length(bucket.stored_bytes)
+
+    @admin.display(description=_("quota"))
+    def quota(self, bucket: Bucket) -> SafeString | str:
+        return "-" if bucket.quota_bytes is None else columns.human_length(bucket.quota_bytes)
+
+    @admin.display(description=_("quota used"))
+    def quota_use(self, bucket: Any) -> SafeString | str:
+        return use(bucket, bucket.logical_bytes)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        held = getattr(obj, "logical_bytes", 0)
+        if "quota_bytes" in form.changed_data and obj.quota_bytes is not None and held > obj.quota_bytes:
+            told = _("There is more in the bucket than this quota allows: nothing is deleted, and no more comes in.")
+            messages.warning(request, told)
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Say what removing the bucket with its objects frees, and let it be confirmed."""

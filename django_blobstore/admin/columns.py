@@ -14,7 +14,6 @@ from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 
 from django_blobstore.models import ManagedResource, PendingFile, PutRequest
 from django_blobstore.templatetags.blobstore_admin import day, human_length, short_hash
@@ -51,5 +50,4 @@ def object_links(site: AdminSite, objects: Iterable[ManagedResource], total: int
         url = page_url(site, ManagedResource, "change", managed.pk)
         yield format_html("{} ({})", link(url, managed.path), namespace_name(managed))
     if total > shown:
-        more = ngettext("and %(count)s more", "and %(count)s more", total - shown)
-        yield format_html("… {}", more % {"count": number_format(total - shown)})
+        yield format_html("… {}", _("and %(count)s more") % {"count": number_format(total - shown)})

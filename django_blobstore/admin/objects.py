@@ -208,6 +208,7 @@ class ManagedResourceAdmin(KeysetAdmin):
         return {
             "title": name,
             "subtitle": None,
+            "has_form": True,
             "place": place,
             "place_url": place.url(self.admin_site.name, folder=f"{folder}/" if folder else ""),
             "steps": list(steps(place, self.admin_site.name, f"{folder}/" if folder else "", all_linked=True)),

@@ -12,8 +12,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from django_blobstore.admin import columns
-from django_blobstore.admin.base import ReadOnlyAdmin, StateFilter
+from django_blobstore.admin.base import StateFilter
 from django_blobstore.admin.keyset import KeysetAdmin
+from django_blobstore.admin.upkeep import OffersRun
 from django_blobstore.models import PendingFile, PutRequest, PutRequestQuerySet
 
 
@@ -35,7 +36,7 @@ class RequestStateFilter(SimpleListFilter):
         return requests.filter(state=self.value()) if self.value() else requests
 
 
-class NamespacedAdmin(ReadOnlyAdmin, KeysetAdmin):
+class NamespacedAdmin(OffersRun, KeysetAdmin):
     """Rows of a namespace whose bucket may be gone."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:

@@ -23,6 +23,7 @@ from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import connections
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.formats import number_format
@@ -175,7 +176,7 @@ class RemovalPages:
             estimate=estimate,
             listed=list(columns.object_links(self.admin.admin_site, first, estimate.objects)),
             is_folder=any(part.prefix for part in parts),
-            is_bucket=any(part.whole_bucket for part in parts),
+            frees=not (sees_counts(self.person) and estimate.is_exact and not estimate.bytes),
         )
 
     def _first(self, part: Part, newest: int) -> Iterator[ManagedResource]:
@@ -204,8 +205,9 @@ class RemovalPages:
                 break
         if removal.parts:
             return self._page("removal_progress.html", removal, title=_("Deleting…"), is_busy=is_busy)
-        self._log(removal)
-        return self._page("removal_done.html", removal, title=_("Deleted"), deleted_at=_deleted_at())
+        told = self._told(removal)
+        self._log(removal, told)
+        return self._page("removal_done.html", removal, title=_("Deleted"), told=told, deleted_at=_deleted_at())
 
     def _remove_some(self, removal: Removal) -> Removal:
         part, *others = removal.parts
@@ -275,6 +277,7 @@ class RemovalPages:
             "removal": removal,
             "signed": removal.signed(self.request),
             "remove_url": self._address("remove"),
+            "is_bucket": bool(removal.buckets) or any(part.whole_bucket for part in removal.parts),
             "sees_counts": sees_counts(self.person),
             "grace": conf.DELETION_GRACE,
             **more,
@@ -284,15 +287,24 @@ class RemovalPages:
     def _address(self, page: str) -> str:
         return columns.page_url(self.admin.admin_site, ManagedResource, page)
 
-    def _log(self, removal: Removal) -> None:
+    def _told(self, removal: Removal) -> str:
+        number = number_format(removal.objects, force_grouping=True)
+        deleted = ngettext("Deleted %(number)s object.", "Deleted %(number)s objects.", removal.objects)
+        told = deleted % {"number": number}
+        if not sees_counts(self.person) or not removal.objects:
+            return told
+        if not removal.contents:
+            return f"{told} {_('That frees nothing: other objects have the same contents.')}"
+        return f"{told} {_('That frees %(size)s.') % {'size': filesizeformat(removal.bytes)}}"
+
+    def _log(self, removal: Removal, told: str) -> None:
         model = Bucket if removal.buckets else ManagedResource
-        told = ngettext("Deleted %(number)d object.", "Deleted %(number)d objects.", removal.objects)
         LogEntry.objects.create(
             user_id=self.person.pk,
             content_type_id=ContentType.objects.get_for_model(model).pk,
             object_repr=removal.label[:200],
             action_flag=DELETION,
-            change_message=told % {"number": removal.objects},
+            change_message=told,
         )
 
 

@@ -15,11 +15,11 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from django_blobstore.admin import columns
-from django_blobstore.admin.base import ReadOnlyAdmin, StateFilter
+from django_blobstore.admin.base import StateFilter
 from django_blobstore.admin.keyset import KeysetAdmin
 from django_blobstore.admin.places import Place, sees_every_place, viewer
 from django_blobstore.admin.references import References
-from django_blobstore.admin.upkeep import CHOSEN, start_verification
+from django_blobstore.admin.upkeep import CHOSEN, OffersRun, start_verification
 from django_blobstore.models import ManagedResource, Resource
 from django_blobstore.upkeep import verify
 
@@ -37,9 +37,10 @@ class ResourceStateFilter(StateFilter):
     states = {"sound": _("sound"), "damaged": _("damaged"), "missing": _("missing"), "pending": _("pending")}
 
 
-class ResourceAdmin(ReadOnlyAdmin, KeysetAdmin):
+class ResourceAdmin(OffersRun, KeysetAdmin):
     """Lists contents, the newest first."""
 
+    offered_run = "verify-damaged"
     list_display = [
         "sha384_start",
         "human_length",

@@ -179,6 +179,22 @@ def start_verification(request: HttpRequest, site: AdminSite, keys: Sequence[int
     return HttpResponseRedirect(_url(site, run))
 
 
+def may_run(request: HttpRequest) -> bool:
+    """Whether the user may begin upkeep, which deletes what nothing needs and marks what is damaged."""
+    return request.user.has_perm("django_blobstore.add_upkeeprun")
+
+
+class OffersRun(ReadOnlyAdmin):
+    """A list with a button that begins one of what is `OFFERED`."""
+
+    offered_run = "sweep"
+    change_list_template = "admin/django_blobstore/upkeep/offered.html"
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        offered = {"may_run": may_run(request), "offered_run": self.offered_run}
+        return super().changelist_view(request, {**(extra_context or {}), **offered})
+
+
 class UpkeepRunAdmin(ReadOnlyAdmin):
     """Lists runs, the newest first, begins others, and shows how far one is."""
 
@@ -197,19 +213,15 @@ class UpkeepRunAdmin(ReadOnlyAdmin):
             *super().get_urls(),
         ]
 
-    def has_run_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may begin upkeep, which deletes what nothing needs and marks what is damaged."""
-        return request.user.has_perm("django_blobstore.add_upkeeprun")
-
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        offered = {"may_run": self.has_run_permission(request)}
+        offered = {"may_run": may_run(request)}
         return super().changelist_view(request, {**(extra_context or {}), **offered})
 
     def begin_view(self, request: HttpRequest) -> HttpResponse:
         """Begin what the form asks for and show how it goes."""
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
-        if not self.has_run_permission(request):
+        if not may_run(request):
             raise PermissionDenied
         kind, options = OFFERED.get(request.POST.get("what", ""), ("", {}))
         if not kind:
@@ -248,7 +260,7 @@ class UpkeepRunAdmin(ReadOnlyAdmin):
         return run
 
     def _may_advance(self, request: HttpRequest, run: UpkeepRun) -> bool:
-        return run.user_id == viewer(request).pk or self.has_run_permission(request)
+        return run.user_id == viewer(request).pk or may_run(request)
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, run: UpkeepRun) -> Any:

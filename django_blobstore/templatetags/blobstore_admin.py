@@ -10,9 +10,16 @@ from django.utils.formats import date_format, number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timezone import is_aware, localtime
-from django.utils.translation import ngettext
+from django.utils.translation import ngettext, ngettext_lazy
 
 register = template.Library()
+
+_UNITS = [
+    (86_400, ngettext_lazy("%(number)d day", "%(number)d days", "number")),
+    (3_600, ngettext_lazy("%(number)d hour", "%(number)d hours", "number")),
+    (60, ngettext_lazy("%(number)d minute", "%(number)d minutes", "number")),
+    (1, ngettext_lazy("%(number)d second", "%(number)d seconds", "number")),
+]
 
 
 @register.filter
@@ -34,6 +41,17 @@ def day(moment: datetime) -> SafeString:
     local = localtime(moment) if is_aware(moment) else moment
     exact = date_format(local, "DATETIME_FORMAT")
     return format_html('<time datetime="{}" title="{}">{}</time>', local.isoformat(), exact, date_format(local))
+
+
+@register.filter
+def human_duration(seconds: float) -> str:
+    """Write how long something lasts, in the two largest units at most: "5 minutes", "1 hour, 30 minutes"."""
+    left, words = round(seconds), []
+    for length, unit in _UNITS:
+        number, left = divmod(left, length)
+        if number:
+            words.append(unit % {"number": number})
+    return ", ".join(words[:2]) or _UNITS[-1][1] % {"number": 0}
 
 
 @register.filter

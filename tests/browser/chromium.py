@@ -29,6 +29,9 @@ Scheme = Literal["light", "dark"]
 TELL_OF_VIOLATIONS = """addEventListener("securitypolicyviolation", event =>
     console.error(`policy: ${event.effectiveDirective} refused ${event.blockedURI}`))"""
 
+# By how many pixels a page must be pushed sideways to see all of it.
+WIDER_THAN_THE_WINDOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
 # After a change of the colour scheme.
 ONCE_COLOURS_HAVE_FADED = "Promise.all(document.getAnimations().map(animation => animation.finished))"
 

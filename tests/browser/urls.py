@@ -7,7 +7,11 @@ from typing import Any
 from django.contrib.staticfiles.views import serve
 from django.urls import path
 
+from django_blobstore.admin import removal
 from tests.urls import urlpatterns as mounted
+
+# A removal of some thousand objects takes several steps on any machine.
+removal.STEP_SECONDS = 0.3
 
 FILES: dict[str, Any] = {"insecure": True}  # though DEBUG is off
 

@@ -4,16 +4,24 @@
 (function () {
     function copyButtons(root) {
         for (const button of root.querySelectorAll("[data-blobstore-copy]")) {
-            if (!navigator.clipboard) {
-                continue;
-            }
             button.hidden = false;
             button.addEventListener("click", async () => {
                 const status = document.getElementById(button.getAttribute("aria-describedby"));
-                await navigator.clipboard.writeText(button.dataset.blobstoreCopy);
-                status.textContent = button.dataset.done;
-                window.setTimeout(() => { status.textContent = ""; }, 3000);
+                status.textContent = "";
+                status.textContent = await copied(button) ? button.dataset.done : button.dataset.failed;
             });
+        }
+    }
+
+    // A browser lets pages copy only if they came encrypted, and if nobody forbade it.
+    async function copied(button) {
+        const shown = document.getElementById(button.dataset.blobstoreCopy);
+        try {
+            await navigator.clipboard.writeText(shown.textContent);
+            return true;
+        } catch {
+            window.getSelection().selectAllChildren(shown);
+            return false;
         }
     }
 
@@ -52,21 +60,29 @@
     // A page that is one step of a long task has a form that asks for the next one.
     async function steps() {
         let form = document.querySelector("[data-blobstore-steps]");
+        const spoken = document.getElementById("blobstore-spoken");
         while (form) {
-            const response = await fetch(form.action, { method: "POST", body: new FormData(form) });
-            if (!response.ok) {
+            const asked = fetch(form.action, { method: "POST", body: new FormData(form) });
+            const response = await asked.catch(() => null);
+            if (!response?.ok) {
                 form.submit();
                 return;
             }
             const page = new DOMParser().parseFromString(await response.text(), "text/html");
-            document.title = page.title;
             const shown = document.getElementById("blobstore-steps");
             const next = page.getElementById("blobstore-steps");
             if (!next) {
                 form.submit();
                 return;
             }
+            const wasFocused = shown.contains(document.activeElement);
+            document.title = page.title;
+            document.querySelector("#content h1").textContent = page.querySelector("#content h1").textContent;
             shown.replaceWith(next);
+            if (wasFocused) {
+                next.querySelector("a.button, button")?.focus();
+            }
+            spoken.textContent = next.querySelector("[data-blobstore-told]").textContent.trim().replace(/\s+/g, " ");
             form = document.querySelector("[data-blobstore-steps]");
         }
     }
