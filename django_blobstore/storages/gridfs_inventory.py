@@ -65,6 +65,8 @@ def _ids_of_chunks(bucket: Bucket) -> Iterator[list[Any]]:
     """Yield each distinct files_id there is, in batches, by reading the index from the last one of the batch before."""
     bucket.ensure_indexes()
     query = bucket.chunks.find({}, {"_id": False, "files_id": True}).hint(_BY_FILE).batch_size(BATCH).limit(BATCH)
+    # The index has them in order, but a sharded cluster merges those of its shards in any, unless it is told.
+    query.sort(_BY_FILE)
     # Not a comparison, which would find ids of the same type only.
     while ids := [id for id, _ in groupby(chunk["files_id"] for chunk in query)]:
         yield ids
