@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,7 +40,10 @@ def test_bytes_that_would_lie_in_a_blob_storage_are_an_error(settings: Settings)
         ({"gzip": True}, "compresses"),
         ({"file_overwrite": False}, "is free"),
         ({"default_acl": "public-read"}, "everybody"),
+        ({"default_acl": "authenticated-read"}, "everybody"),
+        ({"object_parameters": {"ACL": "public-read"}}, "everybody"),
         ({"querystring_auth": False}, "everybody"),
+        ({"object_parameters": {"StorageClass": "DEEP_ARCHIVE"}}, "at once"),
     ],
 )
 def test_options_that_break_the_store_are_warned_of(settings: Settings, options: dict[str, Any], told: str) -> None:
@@ -48,6 +52,49 @@ def test_options_that_break_the_store_are_warned_of(settings: Settings, options:
     assert "blobstore.W023" not in found()
     with_storage(settings, blobstore={**s3, "OPTIONS": S3 | options})
     assert told in found()["blobstore.W023"].msg
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"location": "a/prefix"},
+        {"location": "a/prefix/"},
+        {"default_acl": "private"},
+        {"object_parameters": {"StorageClass": "STANDARD_IA", "ServerSideEncryption": "AES256"}},
+        {"custom_domain": "cdn.example.org"},
+    ],
+    ids=str,
+)
+def test_options_that_do_no_harm_are_not_warned_of(settings: Settings, options: dict[str, Any]) -> None:
+    with_storage(settings, blobstore={"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": S3 | options})
+    assert not found()
+
+
+def test_a_location_that_s3_cannot_have_is_an_error(settings: Settings) -> None:
+    s3 = {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": S3 | {"location": "/prefix"}}
+    with_storage(settings, blobstore=s3)
+    assert "slash" in found()["blobstore.E006"].msg
+
+
+def test_azure_is_told_not_to_look_for_free_names(settings: Settings) -> None:
+    azure = {"BACKEND": "storages.backends.azure_storage.AzureStorage", "OPTIONS": {"azure_container": "blobs"}}
+    with_storage(settings, blobstore=azure)
+    assert "'overwrite_files' to True" in (found()["blobstore.W023"].hint or "")
+    azure["OPTIONS"]["overwrite_files"] = True  # type: ignore[index]
+    with_storage(settings, blobstore=azure)
+    assert not found()
+
+
+@pytest.mark.parametrize(("name", "shown"), [("", True), ("blobs", True), ("../blobs", False), ("../media-2", False)])
+def test_files_that_a_web_server_shows_are_warned_of(
+    settings: Settings, tmp_path: Path, name: str, shown: bool
+) -> None:
+    settings.MEDIA_ROOT = tmp_path / "media"
+    settings.STATIC_ROOT = tmp_path / "static"
+    location = tmp_path / "media" / name
+    files = {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": location}}
+    with_storage(settings, blobstore=files)
+    assert set(found()) == ({"blobstore.W023"} if shown else set())
 
 
 def test_django_cleanup_beside_it_is_warned_of(settings: Settings) -> None:

@@ -42,9 +42,9 @@ def queries(command: dict[str, Any]) -> list[dict[str, Any]]:
         "delete": lambda: [delete["q"] for delete in command["deletes"]],
         "aggregate": lambda: [command["pipeline"][0]["$match"]],
         "insert": lambda: command["documents"],
-        "getMore": lambda: [],
-        "listIndexes": lambda: [],
-        "createIndexes": lambda: [],
+        "getMore": list,
+        "listIndexes": list,
+        "createIndexes": list,
     }
     return asked[next(iter(command))]()
 
