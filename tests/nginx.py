@@ -29,10 +29,13 @@ http {{
     keepalive_requests 1000000;
     {temporary}
     {http}
-    server {{
-        listen 127.0.0.1:{port};
-        {locations}
-    }}
+}}
+"""
+
+_SERVER = """
+server {{
+    listen 127.0.0.1:{port};
+    {locations}
 }}
 """
 
@@ -57,27 +60,33 @@ TO_SITE = """
 @contextmanager
 def nginx(directory: Path, locations: str, *, site: str = "", http: str = HTTP) -> Iterator[str]:
     """Serve `locations`, in nginx's language, and yield the URL; the upstream "site" in `http` is at the URL `site`."""
-    directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
+    server = _SERVER.format(port=port, locations=locations)
+    with configured(directory, http.replace(_SITE, urlsplit(site).netloc or _SITE) + server, port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def configured(directory: Path, http: str, port: int) -> Iterator[None]:
+    """Run nginx with `http` as its configuration, whose servers listen on `port` among others."""
+    directory.mkdir(parents=True, exist_ok=True)
     configuration = directory / "nginx.conf"
-    configuration.write_text(_configured(directory, locations, port, site, http))
+    configuration.write_text(_whole(directory, http))
     log = directory / "nginx.log"
     process = processes.start([str(NGINX), "-e", str(log), "-c", str(configuration)], log=log)
     try:
         wait_until_listening(port, process, log)
-        yield f"http://127.0.0.1:{port}"
+        yield
     finally:
         processes.stop(process)
 
 
-def _configured(directory: Path, locations: str, port: int, site: str, http: str) -> str:
+def _whole(directory: Path, http: str) -> str:
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     return _CONFIGURATION.format(
         directory=directory,
-        locations=locations,
-        port=port,
         temporary=" ".join(f"{kind}_temp_path {directory}/{kind};" for kind in kinds),
-        http=http.replace(_SITE, urlsplit(site).netloc or _SITE),
+        http=http,
         # Else its workers could not read what a test of root's wrote.
         user="user root;" if os.geteuid() == 0 else "",
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
 from pytest_django import Settings
 
+import django_blobstore
 from django_blobstore.conf import KNOWN, conf
-from docs.settings_page import PAGE, page
+from docs.settings_page import MEANINGS, PAGE, page
 
 FILES = {"BACKEND": "django.core.files.storage.FileSystemStorage"}
 
@@ -120,3 +123,19 @@ def test_every_setting_says_what_it_means_in_sentences() -> None:
 
 def test_the_page_on_settings_is_what_the_settings_say() -> None:
     assert PAGE.read_text() == page(), "Run: python -m docs.settings_page"
+
+
+def test_the_page_on_settings_tells_type_default_and_values_of_each() -> None:
+    told = PAGE.read_text()
+    for name, setting in KNOWN.items():
+        section = told.partition(f"## `{name}`\n")[2].partition("\n## ")[0]
+        assert all(f"- {what}: " in section for what in ("Type", "Default", "Value"))
+        assert setting.expects in section
+    assert "- Type: `int | None`" in told
+    assert "- Type: `Mapping[str, float]`" in told
+
+
+def test_the_page_on_settings_tells_what_each_check_means() -> None:
+    package = Path(django_blobstore.__file__).parent
+    used = {id for path in package.rglob("*.py") for id in re.findall(r"\"blobstore\.([EW]\d{3})\"", path.read_text())}
+    assert used == set(MEANINGS)

@@ -93,7 +93,28 @@ def test_every_command_is_there() -> None:
     assert set(re.findall(r"manage\.py (\w+)", README)) - {"demo"} <= set(get_commands())
 
 
-def test_every_link_into_the_repository_leads_somewhere() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def links(page: Path) -> list[tuple[str, str]]:
+    """Return the file, or "", and the section, or "", of each link of a page that stays in the repository."""
+    return re.findall(r"\]\((?!\w+:)([^)#\s]*)#?([^)\s]*)\)", page.read_text())
+
+
+def sections(page: Path) -> set[str]:
+    """Return the names by which sections of a page are linked."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_link_into_the_repository_leads_somewhere(page: Path) -> None:
+    for file, section in links(page):
+        target = page.parent / file if file else page
+        assert target.exists(), file
+        assert not section or section in sections(target), f"{file}#{section}"
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    assert {Path(file).name for file, _ in links(ROOT / "README.md")} >= {
+        page.name for page in (ROOT / "docs").glob("*.md")
+    }
