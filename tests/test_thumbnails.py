@@ -12,6 +12,8 @@ import pytest
 from tests import pages, projects
 from tests.pictures import png
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = """
 INSTALLED_APPS += ["photos", "sorl.thumbnail", "easy_thumbnails", "rest_framework", "django_blobstore"]
 ALLOWED_HOSTS = ["testserver"]
