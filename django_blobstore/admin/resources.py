@@ -21,7 +21,7 @@ from django_blobstore.admin.places import Place, sees_every_place, viewer
 from django_blobstore.admin.references import References
 from django_blobstore.admin.upkeep import CHOSEN, OffersRun, start_verification
 from django_blobstore.models import ManagedResource, Resource
-from django_blobstore.upkeep import verify
+from django_blobstore.upkeep import Kind, verify
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
@@ -112,7 +112,7 @@ class ResourceAdmin(OffersRun, KeysetAdmin):
 
     def _verified(self, request: HttpRequest, resource: Resource) -> HttpResponse:
         if finding := verify(resource):
-            self.message_user(request, f"{finding.kind}: {finding.detail}", messages.ERROR)
+            self.message_user(request, f"{_told(finding.kind)} ({finding.detail})", messages.ERROR)
         else:
             self.message_user(request, _("The stored bytes were read, and they are right."), messages.SUCCESS)
         return HttpResponseRedirect(columns.page_url(self.admin_site, Resource, "change", resource.pk))
@@ -165,6 +165,15 @@ class ResourceAdmin(OffersRun, KeysetAdmin):
     @admin.display(description=_("created"), ordering="pk")
     def created(self, resource: Resource) -> SafeString:
         return columns.day(resource.created_at)
+
+
+def _told(kind: Kind) -> StrOrPromise:
+    """Say what reading a content again has found."""
+    if kind is Kind.FILE_MISSING:
+        return _("The stored bytes are missing.")
+    if kind is Kind.UNREAD:
+        return _("The storage could not be read; try again later.")
+    return _("The stored bytes are damaged.")
 
 
 def _folder(path: str) -> str:
