@@ -6,7 +6,14 @@ that any backend of object permissions takes part. The owner of a bucket may do 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from django.contrib.auth import get_backends
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.models import PermissionsMixin
+from django.contrib.contenttypes.models import ContentType
+from django.db import connections, router
 
 from django_blobstore.models import Bucket
 
@@ -26,3 +33,49 @@ def may(user: User, action: Action, model: Model, bucket: Bucket | None = None) 
         return True
     permission = f"django_blobstore.{action}_{model}"
     return user.has_perm(permission) or (bucket is not None and user.has_perm(permission, bucket))
+
+
+def holds(user: User, codename: str) -> bool:
+    """Say what ``user.has_perm(f"django_blobstore.{codename}")`` does.
+
+    Django reads all permissions of a user by two queries, whose making takes a fifth of a small request. Where nobody
+    but its own backend is asked, one does, and only for ours.
+    """
+    if user.is_superuser or hasattr(user, "_perm_cache") or not _only_django_knows(user):
+        return user.has_perm(f"django_blobstore.{codename}")
+    return bool(user.is_active) and codename in _codenames(user)
+
+
+def _only_django_knows(user: User) -> bool:
+    if getattr(user.__class__, "has_perm", None) is not PermissionsMixin.has_perm:
+        return False
+    return all(type(backend) is ModelBackend for backend in get_backends())
+
+
+def _codenames(user: User) -> set[str]:
+    """Return the codenames of our permissions that `user` or one of their groups has; kept for as long as `user` is."""
+    known: set[str] | None = getattr(user, "_blobstore_codenames", None)
+    if known is None:
+        using = router.db_for_read(user.__class__, instance=user)
+        with connections[using].cursor() as cursor:
+            cursor.execute(_sql(user.__class__), [user.pk, user.pk])
+            known = {codename for (codename,) in cursor.fetchall()}
+        user._blobstore_codenames = known  # type: ignore[attr-defined]
+    return known
+
+
+@cache
+def _sql(model: type[User]) -> str:
+    given: Any = model._meta.get_field("user_permissions")
+    groups: Any = model._meta.get_field("groups")
+    theirs: Any = groups.related_model._meta.get_field("permissions")
+    permissions = given.related_model._meta.db_table
+    of_groups, members = theirs.m2m_db_table(), groups.m2m_db_table()
+    return (
+        f"SELECT codename FROM {permissions} JOIN {ContentType._meta.db_table} type ON type.id = content_type_id"
+        f" WHERE type.app_label = 'django_blobstore' AND ({permissions}.id IN"
+        f" (SELECT {given.m2m_reverse_name()} FROM {given.m2m_db_table()} WHERE {given.m2m_column_name()} = %s)"
+        f" OR {permissions}.id IN (SELECT {of_groups}.{theirs.m2m_reverse_name()} FROM {of_groups} JOIN {members}"
+        f" ON {members}.{groups.m2m_reverse_name()} = {of_groups}.{theirs.m2m_column_name()}"
+        f" WHERE {members}.{groups.m2m_column_name()} = %s))"
+    )

@@ -3,74 +3,46 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 from urllib.parse import urljoin
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from django_blobstore.client.memory import remember_login
 from django_blobstore.client.operations import Client
-from django_blobstore.client.outcomes import OnProgress, Outcome, attempt
+from django_blobstore.client.outcomes import OnProgress, Outcome, attempt, no_progress
 from django_blobstore.client.problems import FAILED, ClientError, ContentDiffers, InvalidAddress, Refused
 from django_blobstore.client.put import hash_of
 from django_blobstore.client.transport import Transport
 
 INTERRUPTED = 130
 
-_STAGES = {"hash": "hashing", "send": "sending", "receive": "receiving"}
 
-
-class Bars:
-    """A bar for each object under way, on a terminal, and nothing elsewhere."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self._bars: dict[str, TaskID] = {}
-        self._lock = threading.Lock()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not shown,
-            # What goes elsewhere must not end up among the bars.
-            redirect_stdout=sys.stdout.isatty(),
-        )
-
-    def __enter__(self) -> Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+class Bars(Protocol):
+    """What shows how far each object is."""
 
     def of(self, address: str) -> OnProgress:
-        """Return what moves the bar of `address`."""
-
-        def move(stage: str, done: int, total: int) -> None:
-            with self._lock:
-                if address not in self._bars:
-                    self._bars[address] = self._progress.add_task(address)
-                description = f"{_STAGES[stage]} {address}"
-                self._progress.update(self._bars[address], description=description, completed=done, total=total)
-
-        return move
+        """Return what is told of the object at `address`."""
 
     def end(self, address: str) -> None:
-        """Take the bar of `address` away."""
-        with self._lock:
-            if address in self._bars:
-                self._progress.remove_task(self._bars.pop(address))
+        """Forget `address`."""
+
+
+class NoBars:
+    """Where nobody looks."""
+
+    def of(self, address: str) -> OnProgress:
+        return no_progress
+
+    def end(self, address: str) -> None:
+        pass
 
 
 class Speaker:
@@ -84,13 +56,19 @@ class Speaker:
 
     @contextmanager
     def bars(self) -> Iterator[Bars]:
-        with Bars(shown=not self.as_json and sys.stderr.isatty()) as bars:
+        if self.as_json or not sys.stderr.isatty():
+            yield NoBars()
+            return
+        from django_blobstore.client.bars import ShownBars  # to import rich takes as long as a small put
+
+        with ShownBars() as bars:
             yield bars
 
     def tell(self, outcome: Outcome) -> None:
         line = f"{outcome.how:10} {outcome.address}"
-        if outcome.error and not self.as_json:
-            click.echo(f"{line}: {outcome.error}", err=True)
+        reason = outcome.reason or str(outcome.error or "").removeprefix(f"{outcome.address}: ")
+        if reason and not self.as_json:
+            click.echo(f"{line}: {reason}", err=True)
         else:
             self.say(outcome.as_json(), line)
 
@@ -157,7 +135,12 @@ def blobstore(context: click.Context, as_json: bool, jobs: int) -> None:
 
 def _client() -> Client:
     context = click.get_current_context()
-    return context.with_resource(Client(jobs=context.meta["jobs"]))
+    return context.with_resource(Client(jobs=context.meta["jobs"], on_wait=_tell_of_waiting))
+
+
+def _tell_of_waiting(error: Exception, seconds: float) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"{error} Waiting {seconds:.0f} s.", err=True)
 
 
 @blobstore.command()
@@ -183,7 +166,12 @@ def _secret(name: str) -> str:
 
 
 def _token(url: str, user: str, password: str) -> str:
-    answer = Transport(url, "", connections=1).post("", {"username": user, "password": password})
+    try:
+        answer = Transport(url, "", connections=1).post("", {"username": user, "password": password})
+    except Refused as error:
+        if error.status != 400:
+            raise
+        raise Refused(401, error.code, "The user name or the password is wrong.", facts=error.facts) from error
     return str(answer["token"])
 
 
@@ -217,12 +205,15 @@ def mb(speaker: Speaker, name: str) -> None:
 
 
 @blobstore.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.argument("address")
 @click.option("--content-type", default="", help="Media type; by default what the path's ending says.")
 @click.pass_obj
 def put(speaker: Speaker, files: tuple[Path, ...], address: str, content_type: str) -> None:
     """Put FILES at ADDRESS, several below a folder; bytes that the store has are not sent."""
+    for directory in filter(Path.is_dir, files):
+        way = f"blobstore sync {shlex.quote(str(directory))} {shlex.quote(address)}"
+        raise click.UsageError(f"{str(directory)!r} is a directory; this puts the files in it: {way}")
     client = _client()
     with speaker.bars() as bars:
         if len(files) == 1:
@@ -237,9 +228,9 @@ def put(speaker: Speaker, files: tuple[Path, ...], address: str, content_type: s
 
 @blobstore.command()
 @click.argument("address")
-@click.argument("file", default=".", type=click.Path(path_type=Path))
+@click.argument("file", default=".", type=click.Path())
 @click.pass_obj
-def get(speaker: Speaker, address: str, file: Path) -> None:
+def get(speaker: Speaker, address: str, file: str) -> None:
     """Get the object at ADDRESS, or all below it, into FILE or a directory, and verify its hash."""
     client = _client()
     with speaker.bars() as bars:
@@ -330,7 +321,7 @@ def _compared(client: Client, address: str, file: Path, bars: Bars) -> Outcome:
         sha384, _ = hash_of(stream, bars.of(address))
     if found["sha384"] != sha384:
         raise ContentDiffers(address, f"it is not the content of {file}, whose SHA-384 is {sha384}")
-    return Outcome(address, "unchanged", 0, found, file)
+    return Outcome(address, "verified", 0, found, file)
 
 
 @blobstore.command()

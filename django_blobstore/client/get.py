@@ -114,7 +114,7 @@ class Receiver:
             found = self.stat(place)
             received = self._receive(place, found, Sink(), on_progress)
             if received is not None:
-                return Outcome(place.address, "received", received, found)
+                return Outcome(place.address, "verified", received, found)
         raise self._unsteady(place)
 
     def _receive(self, place: Place, found: dict[str, Any], sink: Sink, on_progress: OnProgress) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -22,7 +23,7 @@ from django_blobstore.client.outcomes import (
 from django_blobstore.client.places import Buckets, Place, read_page
 from django_blobstore.client.problems import InvalidAddress, Refused
 from django_blobstore.client.put import LARGE, PART, Sender, Turns
-from django_blobstore.client.transport import Transport
+from django_blobstore.client.transport import OnWait, Transport, wait_silently
 from django_blobstore.client.tree import Mirror
 
 _MANY = 1000
@@ -34,7 +35,8 @@ class Client:
     `url` and `token` are by default those of the environment (BLOBSTORE_URL, BLOBSTORE_TOKEN) or of the last
     ``blobstore login``. Of many objects `jobs` are under way at once. Contents of `large` bytes and more are sent in
     parts of `part` bytes; the store then goes on where an earlier attempt broke off, which is remembered in the
-    directory `state`, and so are the hashes of such files and of those synchronised.
+    directory `state`, and so are the hashes of such files and of those synchronised. `on_wait` is told of an error
+    after which something is tried again, and in how many seconds.
 
     An address that is empty after the bucket or ends with a slash means all objects below it. All methods raise
     `Refused`, `Unreachable` and `InvalidAddress`; those that carry content also `ContentDiffers` and `OSError`. Those
@@ -50,11 +52,12 @@ class Client:
         large: int = LARGE,
         part: int = PART,
         state: Path | None = None,
+        on_wait: OnWait = wait_silently,
     ) -> None:
         self.jobs = jobs
         state = state or state_directory()
         self._hashes = Hashes(state)
-        self._transport = Transport(*find_login(url, token), connections=jobs + 1)
+        self._transport = Transport(*find_login(url, token), connections=jobs + 1, on_wait=on_wait)
         self._buckets = Buckets(self._transport)
         self._sender = Sender(self._transport, Uploads(state), self._hashes, Turns(), large, part)
         self._receiver = Receiver(self._transport)
@@ -123,13 +126,14 @@ class Client:
         return self._in_parallel(put, files)
 
     def get(self, address: str, file: str | Path = ".", *, on_progress: OnProgress = no_progress) -> Outcome:
-        """Write the object at `address` to `file`, under its own name if that is a directory.
+        """Write the object at `address` to `file`, under its own name if that is a directory or ends with a slash.
 
         The file is replaced once the object is whole and verified; what came before a break need not come again.
         """
         place = self._buckets.place(address).require_path()
         target = Path(file)
-        if target.is_dir():
+        # A path forgets the slash at its end.
+        if target.is_dir() or str(file).endswith(os.sep):
             target /= PurePosixPath(place.path).name
         return self._receiver.get(place, target, on_progress=on_progress)
 

@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeVar
 
 from django_blobstore.client.problems import ClientError, Refused, Stopped
 
-How = Literal["proven", "sent", "resumed", "received", "unchanged", "removed", "to send", "to remove", "failed"]
+Done = Literal["proven", "sent", "resumed", "received", "verified", "unchanged", "removed"]
+How = Done | Literal["to send", "to remove", "skipped", "failed"]
 
 # Told what is done ("hash", "send", "receive"), how many bytes of it are done, and how many there are.
 OnProgress = Callable[[str, int, int], object]
@@ -27,7 +28,8 @@ class Outcome:
     """What became of the object at `address`: `how`, and how many bytes of content were `carried` for it.
 
     ``proven``: the store had the content, which was proven to be here too; ``sent`` or ``received``: all of it was
-    carried; ``resumed``: only what an earlier attempt had not; ``unchanged``: it was there; ``failed``: see `error`.
+    carried; ``resumed``: only what an earlier attempt had not; ``verified``: its bytes are right; ``unchanged``: it was
+    there; ``skipped``: it is nothing to send, for `reason`; ``failed``: see `error`.
     `object` is what the store says of it, empty if it is not there; `file` is where it is here.
     """
 
@@ -37,6 +39,7 @@ class Outcome:
     object: dict[str, Any] = field(default_factory=dict)
     file: Path | None = None
     error: Exception | None = None
+    reason: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the same as JSON can carry it; of an error its message, and the code of a `Refused`."""
@@ -45,6 +48,8 @@ class Outcome:
             told["object"] = self.object
         if self.file:
             told["file"] = str(self.file)
+        if self.reason:
+            told["reason"] = self.reason
         if self.error:
             told |= {"error": str(self.error), "code": self.error.code if isinstance(self.error, Refused) else ""}
         return told

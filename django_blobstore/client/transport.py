@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import ssl
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
+from urllib.request import getproxies
 
 import httpx2
 
-from django_blobstore.client.problems import ClientError, Refused, Stopped, Unreachable, refused
+from django_blobstore.client.problems import ClientError, InvalidAddress, Refused, Stopped, Unreachable, refused
 
 BLOCK_SIZE = 1024 * 1024
 
@@ -21,12 +24,26 @@ _LONGEST_WAIT = 60.0
 
 Body = Callable[[], Iterable[bytes]]
 
+# Told of an error after which something is tried again, and in how many seconds.
+OnWait = Callable[[ClientError, float], object]
+
+
+def wait_silently(error: ClientError, seconds: float) -> None:
+    """Tell nobody."""
+
+
+def _trusted(url: str) -> ssl.SSLContext | bool:
+    """Return which certificates to trust: none where none are used, since to load them takes longer than a request."""
+    is_plain = url.startswith("http://") and not getproxies()
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain else True
+
 
 class Patience:
     """Waits after each failure for as long as the store asks, or ever longer, and gives up after several in a row."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: threading.Event, on_wait: OnWait = wait_silently) -> None:
         self._stop = stop
+        self._on_wait = on_wait
         self._failures = 0
 
     def renew(self) -> None:
@@ -41,6 +58,7 @@ class Patience:
             raise error
         if seconds is None:
             seconds = min(0.25 * 2**self._failures, 15) * random.uniform(0.7, 1.3)  # not a secret
+        self._on_wait(error, seconds)
         if self._stop.wait(seconds):
             raise Stopped from error
 
@@ -52,8 +70,11 @@ class Transport:
     REST framework's. `stop` ends whatever waits.
     """
 
-    def __init__(self, url: str, token: str, *, connections: int) -> None:
+    def __init__(self, url: str, token: str, *, connections: int, on_wait: OnWait = wait_silently) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise InvalidAddress(url, "the URL of a store begins with http:// or https://")
         self.url = url.rstrip("/") + "/"
+        self._on_wait = on_wait
         self.token = token
         self.stop = threading.Event()
         # Bytes are counted and hashed as they come, so nobody may compress them on the way.
@@ -61,13 +82,18 @@ class Transport:
         if token:
             headers["Authorization"] = token if " " in token else f"Token {token}"
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
-        self._http = httpx2.Client(headers=headers, timeout=_TIMEOUT, limits=limits)
+        self._make = partial(httpx2.Client, headers=headers, timeout=_TIMEOUT, limits=limits)
+        self._http = self._make(verify=_trusted(url))
+        self._redirected: httpx2.Client | None = None
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         self._http.close()
+        if self._redirected:
+            self._redirected.close()
 
     def patience(self) -> Patience:
-        return Patience(self.stop)
+        return Patience(self.stop, self._on_wait)
 
     def check(self) -> None:
         """Raise `Stopped` if everything is to end."""
@@ -119,11 +145,18 @@ class Transport:
         # A store may send bytes from another host; credentials do not go there.
         with (
             self._translated(path),
-            self._http.stream("GET", self.url + path, headers=headers, follow_redirects=True) as response,
+            self._followed.stream("GET", self.url + path, headers=headers, follow_redirects=True) as response,
         ):
             if not response.is_success:
                 raise refused(self.url + path, response.status_code, response.headers, response.read())
             yield response
+
+    @property
+    def _followed(self) -> httpx2.Client:
+        """A client for what may be redirected to another host."""
+        with self._lock:
+            self._redirected = self._redirected or self._make()
+            return self._redirected
 
     def _request_once(self, method: str, path: str, body: Body | None, options: dict[str, Any]) -> httpx2.Response:
         with self._translated(path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ from django_blobstore.client.put import Sender, hash_of
 
 @dataclass(frozen=True)
 class Pair:
-    """A `path` below both: the `file` here, the object `found` there, or an `error` that keeps us from telling."""
+    """A `path` below both: the `file` here, the object `found` there, or an `error` that keeps us from telling.
+
+    What is here but is no file to send is `skipped` for a reason.
+    """
 
     path: str
     file: Path | None = None
     found: dict[str, Any] | None = None
     error: OSError | None = None
+    skipped: str = ""
 
 
 @dataclass
@@ -45,7 +49,7 @@ class Mirror:
         for pair in _side_by_side(_walk(self.directory, ""), _relative(objects, self.target.path)):
             if pair.error:
                 self.failures += 1
-            if pair.file or pair.error:
+            if pair.file or pair.error or pair.skipped:
                 yield pair
             else:
                 self.spare.append(self.target.path + pair.path)
@@ -56,6 +60,8 @@ class Mirror:
         return attempt(place.address, lambda: self._bring(pair, place))
 
     def _bring(self, pair: Pair, place: Place) -> Outcome:
+        if pair.skipped:
+            return Outcome(place.address, "skipped", reason=pair.skipped)
         if pair.error or pair.file is None:
             raise pair.error or FileNotFoundError(pair.path)
         look = Look.at(pair.file)
@@ -96,8 +102,16 @@ def _file(file: Path, path: str) -> Iterator[Pair]:
     try:
         if file.is_file():
             yield Pair(path, file)
+        else:
+            yield Pair(path, skipped=_why_skipped(file))
     except OSError as error:
         yield Pair(path, error=error)
+
+
+def _why_skipped(file: Path) -> str:
+    if not file.is_symlink():
+        return "it is no regular file"
+    return "it is a link to a directory" if file.is_dir() else "it is a link to no file"
 
 
 def _key(entry: os.DirEntry[str]) -> bytes:
@@ -114,7 +128,7 @@ def _side_by_side(files: Iterator[Pair], objects: Iterator[Pair]) -> Iterator[Pa
     file, there = next(files, None), next(objects, None)
     while file and there:
         if _order(file) == _order(there):
-            yield Pair(file.path, file.file, there.found, file.error)
+            yield replace(file, found=there.found)
             file, there = next(files, None), next(objects, None)
         elif _order(file) < _order(there):
             yield file

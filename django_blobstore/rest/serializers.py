@@ -10,6 +10,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import PermissionDenied
 
 from django_blobstore import serving
+from django_blobstore.access import holds
 from django_blobstore.digests import clean_hash
 from django_blobstore.models import Bucket, ManagedResource
 from django_blobstore.namespaces import check_path
@@ -134,7 +135,7 @@ class ObjectSerializer(serializers.Serializer[ManagedResource]):
     @property
     def _may_see_counts(self) -> bool:
         """Whether the user may know of other people's objects."""
-        return bool(self.context["request"].user.has_perm("django_blobstore.view_resource"))
+        return holds(self.context["request"].user, "view_resource")
 
 
 class ListingQuery(serializers.Serializer[Any]):

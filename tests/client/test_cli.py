@@ -16,8 +16,9 @@ from click.testing import CliRunner, Result
 from django.contrib.auth.models import User
 from rest_framework.authtoken.models import Token
 
-from django_blobstore.client import InvalidAddress
-from django_blobstore.client.cli import Bars, blobstore
+from django_blobstore.client import Client, InvalidAddress, Unreachable
+from django_blobstore.client.bars import ShownBars
+from django_blobstore.client.cli import blobstore
 from django_blobstore.client.memory import find_login
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource
@@ -85,8 +86,8 @@ def test_login_gets_a_token_for_a_user(empty_home: dict[str, str], wire: Wire, r
 
 
 def test_a_wrong_password_gets_none(empty_home: dict[str, str], wire: Wire, root: User) -> None:
-    told = invoke(empty_home, "login", wire.url, "--user", "root", input="wrong\n", code=1)
-    assert "credentials" in told.stderr
+    told = invoke(empty_home, "login", wire.url, "--user", "root", input="wrong\n", code=4)
+    assert told.stderr == "blobstore: The user name or the password is wrong.\n"
     assert not Token.objects.exists()
 
 
@@ -124,11 +125,17 @@ def test_a_file_goes_there_and_back(run: Run, bucket: Bucket, file: Path, tmp_pa
     assert sha384(CONTENT) in run("stat", "papers/c").stdout
     assert run("get", "papers/c", tmp_path / "back").stdout == "received   papers/c\n"
     assert (tmp_path / "back").read_bytes() == CONTENT
-    assert run("verify", "papers/c", "papers/a/").stdout == "received   papers/c\nreceived   papers/a/report.txt\n"
-    assert run("verify", "--file", file, "papers/c").stdout == "unchanged  papers/c\n"
+    assert run("verify", "papers/c", "papers/a/").stdout == "verified   papers/c\nverified   papers/a/report.txt\n"
+    assert run("verify", "--file", file, "papers/c").stdout == "verified   papers/c\n"
     assert run("rm", "papers/c").stdout == "removed    papers/c\n"
     assert run("rm", "-r", "papers/").stdout == "removed    papers/a/report.txt\nremoved    papers/copy\n"
     assert not ManagedResource.objects.exists()
+
+
+def test_a_target_that_ends_with_a_slash_is_a_directory(run: Run, bucket: Bucket, file: Path, tmp_path: Path) -> None:
+    run("put", file, "papers/a/")
+    run("get", "papers/a/report.txt", f"{tmp_path}/new/")
+    assert (tmp_path / "new/report.txt").read_bytes() == CONTENT
 
 
 def test_buckets_are_made_and_listed(run: Run, bucket: Bucket) -> None:
@@ -177,6 +184,8 @@ def test_sync_tells_what_differs_and_sums_up(run: Run, bucket: Bucket, tmp_path:
         (["cp", "papers/x", "papers/y"], 3, "blobstore ls"),
         (["verify", "--file", "FILE", "papers/other"], 5, "not the content"),
         (["put", "nothing", "papers/x"], 2, "does not exist"),
+        (["put", "FOLDER", "papers/x"], 2, "blobstore sync"),
+        (["login", "localhost:8000/api", "--user", "root"], 2, "begins with http"),
         (["put", "FILE", f"papers/{'x' * 2000}"], 1, "another path"),
     ],
 )
@@ -184,7 +193,8 @@ def test_each_failure_has_its_code_and_a_way_out(
     run: Run, bucket: Bucket, file: Path, arguments: list[str], code: int, told: str
 ) -> None:
     ManagedStorage().put(Namespace(bucket=bucket.pk), "other", b"other")
-    result = run(*(str(file) if argument == "FILE" else argument for argument in arguments), code=code)
+    files = {"FILE": str(file), "FOLDER": str(file.parent)}
+    result = run(*(files.get(argument, argument) for argument in arguments), code=code)
     assert told in result.stderr
     assert ManagedResource.objects.get().path == "other"
 
@@ -194,6 +204,19 @@ def test_who_may_not_is_told_so(home: dict[str, str], bucket: Bucket, file: Path
     token = Token.objects.create(user=other).key
     result = invoke(home | {"BLOBSTORE_TOKEN": token}, "put", file, f"{bucket.pk}/a", code=4)
     assert "Ask the owner" in result.stderr
+
+
+def test_what_would_be_waited_for_in_silence_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("django_blobstore.client.transport._ATTEMPTS", 2)
+    told: list[tuple[Exception, float]] = []
+    with (
+        Client(f"http://127.0.0.1:{free_port()}/", "token", state=tmp_path, on_wait=lambda *of: told.append(of)) as one,
+        pytest.raises(Unreachable) as raised,
+    ):
+        one.buckets()
+    [(error, seconds)] = told
+    assert str(error) == str(raised.value)
+    assert 0 < seconds < 1
 
 
 def test_nobody_there_has_a_code_of_its_own(home: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +236,7 @@ def test_the_installed_command_is_this_one() -> None:
 
 
 def test_bars_come_and_go() -> None:
-    with Bars(shown=False) as bars:
+    with ShownBars() as bars:
         move = bars.of("me/a")
         move("hash", 0, 10)
         move("send", 5, 10)

@@ -158,9 +158,10 @@ def test_a_directory_that_is_not_there_is_no_empty_one(client: Client, bucket: B
         list(client.sync(tmp_path / "gone", "papers/b", delete=True))
 
 
-def test_linked_files_are_followed_and_linked_directories_are_not(
+def test_linked_files_are_followed_and_what_is_no_file_is_told_and_left_alone(
     client: Client, bucket: Bucket, tmp_path: Path
 ) -> None:
+    ManagedStorage().put(Namespace(bucket=bucket.pk), "broken", b"from when it was a file")
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "file").write_bytes(b"x")
@@ -168,8 +169,13 @@ def test_linked_files_are_followed_and_linked_directories_are_not(
     (tree / "loop").symlink_to(tree)
     (tree / "broken").symlink_to("nowhere")
     os.mkfifo(tree / "pipe")
-    list(client.sync(tree, "papers"))
-    assert paths() == ["file", "link"]
+    outcomes = list(client.sync(tree, "papers", delete=True))
+    assert {outcome.address: outcome.reason for outcome in outcomes if outcome.how == "skipped"} == {
+        "papers/broken": "it is a link to no file",
+        "papers/loop": "it is a link to a directory",
+        "papers/pipe": "it is no regular file",
+    }
+    assert paths() == ["broken", "file", "link"]
 
 
 NAMES = st.text("ab./é!", min_size=1, max_size=3).map(lambda name: name.strip("/.").replace("/", "x")).filter(bool)

@@ -24,7 +24,7 @@ from tests.stored import Stored
 from tests.streams import MIB, content_of
 
 WHO_AND_WHERE = 2  # the token with its user; the bucket
-MAY_SEE_COUNTS = 2  # the user's permissions and those of their groups
+MAY_SEE_COUNTS = 1  # the user's permissions with those of their groups
 
 
 @pytest.fixture
