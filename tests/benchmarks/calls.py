@@ -30,7 +30,7 @@ STEPS = {
     "the chunks": ("django_blobstore/storages/gridfs_reader.py", "read_directly"),
     "the row of the arriving file, committed": ("django_blobstore/arrival.py", "__enter__"),
     "writing to GridFS": ("django_blobstore/storages/gridfs.py", "save_named"),
-    "the transaction that refers to it": ("django_blobstore/catalog.py", "refer"),
+    "the transaction that refers to it": ("django_blobstore/catalog/resource_catalog.py", "refer"),
     "permission for reference_count": ("django_blobstore/rest/serializers.py", "_may_see_counts"),
 }
 

@@ -1,4 +1,4 @@
-"""The only module that changes a reference count, each time in one transaction with the rows that justify it.
+"""Which transaction changes a reference count together with the rows that justify it, and in which order it locks.
 
 Locks are taken in one order everywhere: the object, then resources by primary key, then the pending file, then a share
 of the totals. Two transactions can then wait for each other only in rare races over a new content, and those are tried
@@ -7,98 +7,28 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from django.db import router, transaction
 from django.db.models import QuerySet
 from django.db.models.deletion import Collector
-from django.db.models.functions import Now
 from django.utils import timezone
 
 from django_blobstore import rows, usage
+from django_blobstore.catalog import contents
+from django_blobstore.catalog.changes import Change, Condition, Content, Recount, Removed, Returned, StoredFile
 from django_blobstore.conf import conf
 from django_blobstore.digests import clean_hash
-from django_blobstore.errors import (
-    AlreadyUploaded,
-    BucketNotFound,
-    LeaseLost,
-    LengthMismatch,
-    ResourceNotFound,
-    UploadPending,
-)
+from django_blobstore.errors import BucketNotFound, ResourceNotFound, UploadPending
 from django_blobstore.failpoints import reach
-from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource
+from django_blobstore.models import Bucket, ManagedResource, Resource
 from django_blobstore.namespaces import Namespace
-from django_blobstore.rows import RESOURCES
-from django_blobstore.signals import object_removed, object_stored, resource_damaged, resource_freed, tell
-from django_blobstore.transactions import ATTEMPTS, transact
+from django_blobstore.signals import object_removed, object_stored, tell
+from django_blobstore.transactions import transact
 from django_blobstore.usage import NOTHING, Held
 
 T = TypeVar("T")
-
-# Raises an error, such as `ConditionFailed`, if the object that is there, or that none is, is not as it must be.
-Condition: TypeAlias = "Callable[[ManagedResource | None], object]"
-
-
-@dataclass(frozen=True)
-class Content:
-    """What is known of some bytes: their hashes in hex and their number."""
-
-    sha384: str
-    length: int
-    sha256: str = ""
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """A file in the storage of an alias; `path` is "" where there is none."""
-
-    storage: str
-    path: str
-
-
-@dataclass
-class Change:
-    """What a transaction did: the object it wrote or removed, and the files that nothing needs any more."""
-
-    managed: ManagedResource
-    discarded: list[StoredFile] = field(default_factory=list)
-
-
-class Returned(NamedTuple):
-    """What giving back a reference came to: was it the `last`, and the content's storage path and length in bytes."""
-
-    last: bool
-    path: str
-    length: int
-
-
-@dataclass
-class Removed:
-    """How many `objects` were removed, and how many `contents` of how many `bytes` lost their last reference by it."""
-
-    objects: int = 0
-    contents: int = 0
-    bytes: int = 0
-    discarded: list[StoredFile] = field(default_factory=list)
-
-    def add(self, returned: Returned) -> None:
-        self.objects += 1
-        if returned.last:
-            self.contents += 1
-            self.bytes += returned.length
-
-
-@dataclass(frozen=True)
-class Recount:
-    """The references a resource counted `before` and `after`, and the files that nothing needs any more."""
-
-    before: int
-    after: int
-    discarded: list[StoredFile] = field(default_factory=list)
 
 
 class ResourceCatalog:
@@ -135,7 +65,7 @@ class ResourceCatalog:
         `LengthMismatch` if the known length differs.
         """
         content = Content(clean_hash(sha384), length)
-        resource = self.transact(lambda: self._count_up(content, scope, None))
+        resource = self.transact(lambda: contents.count_up(self.using, content, scope, None))
         return resource.pk, resource.path
 
     def upload_complete(self, id: int, path: str, *, storage: str | None = None) -> None:
@@ -143,7 +73,7 @@ class ResourceCatalog:
 
         Raises `AlreadyUploaded` for every caller but the first, and `ResourceNotFound`.
         """
-        self.transact(lambda: self._record_upload(id, StoredFile(storage or conf.STORAGE, path)))
+        self.transact(lambda: contents.record_upload(self.using, id, StoredFile(storage or conf.STORAGE, path)))
 
     def remove(self, id: int) -> tuple[bool, str]:
         """Give back a reference; return whether it was the last one, and the storage path.
@@ -151,7 +81,7 @@ class ResourceCatalog:
         After the last one the row is gone and the file is to be deleted: `sweep` does that after `DELETION_GRACE`, and
         the caller may do it earlier. Raises `ResourceNotFound`.
         """
-        returned = self.transact(lambda: self._count_down(id, []))
+        returned = self.transact(lambda: contents.count_down(self.using, id, []))
         return returned.last, returned.path
 
     def refer(
@@ -222,33 +152,29 @@ class ResourceCatalog:
 
         Without `lower` the count may only grow. Raises `ResourceNotFound` and `CatalogBusy`.
         """
-        return self.transact(lambda: self._recount(id, lower))
+        return self.transact(lambda: contents.recount(self.using, id, lower))
+
+    def relocate(self, resource: Resource, file: StoredFile) -> list[StoredFile]:
+        """Have the bytes of `resource` lie in `file`, a verified copy of them named by a `PendingFile`, from now on.
+
+        The file it had is discarded, and returned if it can be deleted at once. Raises `ResourceNotFound` if the
+        resource is gone or has another file than when it was fetched, `LeaseLost` and `CatalogBusy`.
+        """
+        return self.transact(lambda: contents.relocate(self.using, resource, file))
 
     def mark_damaged(self, resource: Resource, *, missing: bool = False) -> bool:
         """Record that the bytes of `resource` are wrong or `missing`; False if it has other bytes or is gone by now.
 
         What was not known before is told by the signal `resource_damaged` once it is committed.
         """
-        rows = Resource.objects.using(self.using).filter(pk=resource.pk, path=resource.path)
-        now = timezone.now()
-        if rows.exclude(damaged_at__isnull=False, missing=missing).update(damaged_at=now, missing=missing):
-            resource.damaged_at, resource.missing = now, missing
-            reach("damage.marked")
-            tell(resource_damaged, Resource, self.using, resource=resource, missing=missing)
-        return bool(rows.update(verified_at=now))
+        return contents.mark_damaged(self.using, resource, missing=missing)
 
     def mark_verified(self, resource: Resource) -> bool:
         """Record that the bytes of `resource` were read and are right, whatever a mark said before.
 
         False if it has other bytes or is gone by now, or was marked as damaged since `resource` was fetched.
         """
-        rows = Resource.objects.using(self.using).filter(pk=resource.pk, path=resource.path)
-        if resource.damaged_at is None:
-            rows = rows.filter(damaged_at=None)
-        else:
-            # SQLite compares times as text, and those of its own clock end at the millisecond.
-            rows = rows.filter(damaged_at__lt=resource.damaged_at + timedelta(milliseconds=1))
-        return bool(rows.update(verified_at=timezone.now(), damaged_at=None, missing=False))
+        return contents.mark_verified(self.using, resource)
 
     def transact(self, work: Callable[[], T], *, durable: bool = False) -> T:
         """Run `work` in a transaction of the catalog's database; see `django_blobstore.transactions`."""
@@ -278,7 +204,7 @@ class ResourceCatalog:
         resource, lost = self._exchange(managed, content, scope, file, discarded)
         reach("refer.counted")
         if file:
-            self._settle(resource, file, discarded)
+            contents.settle(self.using, resource, file, discarded)
         elif not resource.is_sound:
             raise ResourceNotFound(content.sha384)
         reach("refer.settled")
@@ -319,7 +245,7 @@ class ResourceCatalog:
     def _give_back(self, managed: ManagedResource, discarded: list[StoredFile]) -> Returned:
         """Count down what `managed` referred to, which is deleted, here and in the totals."""
         reach("release.deleted")
-        returned = self._count_down(managed.resource_id, discarded)
+        returned = contents.count_down(self.using, managed.resource_id, discarded)
         reach("release.counted")
         self._count_usage(managed.namespace, managed, NOTHING, Held(managed.resource_id, returned.length))
         tell(object_removed, ManagedResource, self.using, managed=managed)
@@ -388,118 +314,19 @@ class ResourceCatalog:
         Returns the content's resource and what was counted down.
         """
         if managed.pk is None:
-            return self._count_up(content, scope, file), NOTHING
+            return contents.count_up(self.using, content, scope, file), NOTHING
         old_id = managed.resource_id
         resources = Resource.objects.using(self.using)
         new_id = resources.filter(scope=scope, sha384=content.sha384).values_list("pk", flat=True).first()
         if new_id == old_id:
             return resources.select_for_update().get(pk=old_id), NOTHING
         if new_id is not None and new_id < old_id:
-            resource = self._count_up(content, scope, file)
+            resource = contents.count_up(self.using, content, scope, file)
             reach("refer.counted_up")
-            return resource, Held(old_id, self._count_down(old_id, discarded).length)
-        lost = Held(old_id, self._count_down(old_id, discarded).length)
+            return resource, Held(old_id, contents.count_down(self.using, old_id, discarded).length)
+        lost = Held(old_id, contents.count_down(self.using, old_id, discarded).length)
         reach("refer.counted_down")
-        return self._count_up(content, scope, file), lost
-
-    def _count_up(self, content: Content, scope: str, file: StoredFile | None) -> Resource:
-        """Insert the resource with the count 1, or add one to its count, in one statement."""
-        file = file or StoredFile("", "")
-        # Django's bulk_create(update_conflicts=True) can set a column, but not add to it. Whole columns
-        # are returned because SQLite 3.40 answers "damaged_at IS NOT NULL" wrongly after RETURNING.
-        row = rows.fetch(
-            self.using,
-            f"INSERT INTO {_RESOURCE} (scope, sha384, sha256, length, path, storage, reference_count, created_at)"
-            " VALUES (%s, %s, %s, %s, %s, %s, 1, %s)"
-            f" ON CONFLICT (scope, sha384) DO UPDATE SET reference_count = {_RESOURCE}.reference_count + 1"
-            f" RETURNING {RESOURCES.sql}",
-            [scope, content.sha384, content.sha256, content.length, file.path, file.storage, timezone.now()],
-        )
-        resource = RESOURCES.model_from(self.using, cast("Sequence[Any]", row))
-        if resource.length != content.length:
-            raise LengthMismatch(resource.length, content.length)
-        return resource
-
-    def _count_down(self, id: int, discarded: list[StoredFile]) -> Returned:
-        """Take one from the count, or delete the row at one and discard its file."""
-        for _ in range(ATTEMPTS):
-            sql = f"DELETE FROM {_RESOURCE} WHERE id = %s AND reference_count = 1"
-            if row := rows.fetch(self.using, f"{sql} RETURNING path, length, storage, sha384", [id]):
-                path, length, storage, sha384 = row
-                self._discard(StoredFile(storage, path), length, discarded)
-                about = {"sha384": sha384, "length": length, "storage": storage, "path": path}
-                tell(resource_freed, Resource, self.using, **about)
-                return Returned(True, path, length)
-            sql = (
-                f"UPDATE {_RESOURCE} SET reference_count = reference_count - 1"
-                " WHERE id = %s AND reference_count > 1 RETURNING path, length"
-            )
-            if row := rows.fetch(self.using, sql, [id]):
-                return Returned(False, *row)
-            if not Resource.objects.using(self.using).filter(pk=id).exists():
-                break
-        raise ResourceNotFound(id)
-
-    def _recount(self, id: int, lower: bool) -> Recount:
-        resource = Resource.objects.using(self.using).select_for_update().filter(pk=id).first()
-        if resource is None:
-            raise ResourceNotFound(id)
-        # Whoever counts holds the lock until its object is written, so none is between the two.
-        actual = ManagedResource.objects.using(self.using).filter(resource_id=id).count()
-        recount = Recount(resource.reference_count, actual if lower else max(actual, resource.reference_count))
-        if recount.before != recount.after:
-            sql = f"UPDATE {_RESOURCE} SET reference_count = %s WHERE id = %s RETURNING id"
-            rows.fetch(self.using, sql, [max(recount.after, 1), id])
-            reach("recount.counted")
-        if not recount.after:
-            self._count_down(id, recount.discarded)
-        return recount
-
-    def _discard(self, file: StoredFile, length: int, discarded: list[StoredFile]) -> None:
-        if not file.path:
-            return
-        grace = timedelta(seconds=conf.DELETION_GRACE)
-        PendingFile.objects.using(self.using).create(
-            path=file.path, storage=file.storage, length=length, discard=True, due_at=Now() + grace
-        )
-        if not grace:
-            discarded.append(file)
-
-    def _settle(self, resource: Resource, file: StoredFile, discarded: list[StoredFile]) -> None:
-        """Make `file` the resource's own if it has no sound one, else discard it."""
-        if resource.is_sound and resource.path != file.path:
-            PendingFile.objects.using(self.using).filter(path=file.path).give_up()
-            discarded.append(file)
-            return
-        if resource.path != file.path:
-            self._heal(resource, file, discarded)
-        # Its row must still be there: a sweep that found the lease expired may have deleted the file.
-        sql = f"DELETE FROM {_PENDING_FILE} WHERE path = %s AND NOT discard RETURNING path"
-        if rows.fetch(self.using, sql, [file.path]) is None:
-            raise LeaseLost(file.path)
-
-    def _heal(self, resource: Resource, file: StoredFile, discarded: list[StoredFile]) -> None:
-        self._discard(StoredFile(resource.storage, resource.path), resource.length, discarded)
-        resource.path, resource.storage = file.path, file.storage
-        resource.verified_at, resource.damaged_at, resource.missing = None, None, False
-        marks = ["verified_at", "damaged_at", "missing"]
-        resource.save(using=self.using, update_fields=["path", "storage", *marks])
-
-    def _record_upload(self, id: int, file: StoredFile) -> None:
-        resources = Resource.objects.using(self.using).filter(pk=id)
-        if not resources.filter(path="").update(path=file.path, storage=file.storage):
-            resource = resources.first()
-            if resource is None:
-                raise ResourceNotFound(id)
-            raise AlreadyUploaded(id, resource.path)
-        pending = PendingFile.objects.using(self.using).filter(path=file.path)
-        if pending.filter(discard=True).exists():
-            raise LeaseLost(file.path)
-        pending.delete()
-
-
-_PENDING_FILE = PendingFile._meta.db_table
-_RESOURCE = Resource._meta.db_table
+        return contents.count_up(self.using, content, scope, file), lost
 
 
 def _uploaded(resource: Resource | None, key: object) -> Resource:
