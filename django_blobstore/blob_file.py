@@ -8,12 +8,13 @@ from functools import partial
 from typing import Protocol, Self
 
 from django.core.files.base import File
+from django.db import router
 
 from django_blobstore.digests import STORED_ALGORITHMS
 from django_blobstore.errors import BlobstoreError
-from django_blobstore.models import ManagedResource
+from django_blobstore.models import ManagedResource, Resource
 from django_blobstore.offload import in_thread, read_ahead
-from django_blobstore.resource_storage import BLOCK_SIZE, BytesFile
+from django_blobstore.resource_storage import BLOCK_SIZE, BytesFile, ResourceStorage
 from django_blobstore.storages.hooks import DamagedFile
 from django_blobstore.verification import Verification
 
@@ -29,7 +30,8 @@ class BlobFile(BytesFile):
 
     `size` is in bytes, `sha384` in hex; `managed` is the object's row. A read from the start to the end is checked
     against the SHA-384, or where that takes less time the SHA-256 of the same bytes (see `Verification`): if it
-    differs, the last block is not handed out and `ContentDamaged` is raised.
+    differs, the last block is not handed out and `ContentDamaged` is raised. Reading goes on when the content is moved
+    to another storage meanwhile.
     """
 
     def __init__(self, managed: ManagedResource, file: File[bytes], *, on_damage: OnDamage) -> None:
@@ -180,17 +182,38 @@ class BlobFile(BytesFile):
         return piece
 
     def _read_piece(self, size: int) -> bytes:
+        cause: Exception | None = None
         try:
             # Storages of ours can spare a copy. Others may decode in `read`, and know nothing of `read1`.
             piece: bytes = getattr(self._file, "read1", self._file.read)(size)
+            if piece:
+                return piece
+            problem = f"its file ends {self.size - self._fetched} bytes early"
         except FileNotFoundError as error:
-            raise self._on_damage("its file is missing", missing=True) from error
+            cause, problem = error, "its file is missing"
         except DamagedFile as error:
-            raise self._on_damage("its file is not whole") from error
+            cause, problem = error, "its file is not whole"
         except OSError:
             # It may be anywhere now.
             self._file.seek(self._fetched)
             raise
-        if not piece:
-            raise self._on_damage(f"its file ends {self.size - self._fetched} bytes early")
-        return piece
+        if self._follow():
+            return self._read_piece(size)
+        raise self._on_damage(problem, missing=isinstance(cause, FileNotFoundError)) from cause
+
+    def _follow(self) -> bool:
+        """Go on in another file if the content has one by now: it was moved, and the old file deleted."""
+        known = self.managed.resource
+        resources = Resource.objects.using(router.db_for_write(Resource)).sound()
+        resource = resources.filter(pk=known.pk).exclude(path=known.path).first()
+        if resource is None:
+            return False
+        self.managed.resource = resource
+        try:
+            moved = ResourceStorage(resource.storage).get(resource.path, resource.length, start=self._fetched)
+        except FileNotFoundError:
+            return self._follow()
+        moved.seek(self._fetched)
+        self._file.close()
+        self.file = self._file = moved
+        return True

@@ -44,6 +44,7 @@ from django_blobstore.resource_storage import BLOCK_SIZE, ResourceStorage
 from django_blobstore.storages.hooks import DamagedFile
 
 FAILURES_A_DAY = 5
+REREADS = 3
 
 
 def issue(
@@ -159,17 +160,26 @@ def _check(catalog: ResourceCatalog, request: PutRequest, given: str) -> None:
     failures = known_requests().failed_today(request.requester, request.scope, request.sha384).count()
     if failures >= FAILURES_A_DAY:
         raise TooManyFailures(request.sha384, _seconds_until_tomorrow())
-    resource = _resources().filter(scope=request.scope, sha384=request.sha384).first()
-    if resource is None or not resource.is_sound:
-        raise ResourceDeleted(request.sha384)
-    try:
-        expected = proof.expected(_challenge(request), request.sha384, _contents(resource, request.ranges))
-    except (FileNotFoundError, DamagedFile) as error:
-        # Marked, so that the upload which the holder is now asked for heals it.
-        catalog.mark_damaged(resource, missing=isinstance(error, FileNotFoundError))
-        raise ResourceDeleted(request.sha384) from error
+    expected = _expected(catalog, request)
     if not compare_digest(expected.encode(), given.strip().lower().encode(errors="replace")):
         raise ResponseMismatch(request.id)
+
+
+def _expected(catalog: ResourceCatalog, request: PutRequest) -> str:
+    """Return the answer that the stored bytes give. Raises `ResourceDeleted`."""
+    cause: OSError | None = None
+    for _ in range(REREADS):
+        resource = _resources().filter(scope=request.scope, sha384=request.sha384).first()
+        if resource is None or not resource.is_sound:
+            break
+        try:
+            return proof.expected(_challenge(request), request.sha384, _contents(resource, request.ranges))
+        except (FileNotFoundError, DamagedFile) as error:
+            cause = error
+            # Marked, so that the upload which the holder is now asked for heals it; unless it has another file by now.
+            if catalog.mark_damaged(resource, missing=isinstance(error, FileNotFoundError)):
+                break
+    raise ResourceDeleted(request.sha384) from cause
 
 
 def _contents(resource: Resource, ranges: list[proof.Range]) -> Iterable[Iterable[bytes]]:

@@ -53,12 +53,15 @@ def is_note(name: str) -> bool:
     return name.startswith(f"{FOLDER}/")
 
 
-def clear(using: str, *, dry_run: bool = False) -> int:
-    """Delete the files of transactions that were rolled back, and return how many; what fails is left to the next."""
+def clear(using: str, alias: str | None = None, *, dry_run: bool = False) -> int:
+    """Delete the files of transactions that were rolled back, and return how many; what fails is left to the next.
+
+    They are those in the storage `alias`, by default that of new files.
+    """
     if commits_apart(using):
         return 0
     try:
-        storage = ResourceStorage()
+        storage = ResourceStorage(alias)
         noted = [_path_of(hexadecimal) for hexadecimal in _ended_notes(using, storage.storage)]
         forgotten = noted and _unnamed(using, noted)
         if not dry_run and noted:
@@ -67,7 +70,7 @@ def clear(using: str, *, dry_run: bool = False) -> int:
         return len(forgotten)
     except Exception:
         # A storage may raise anything.
-        logger.exception("Storage %r could not be asked for what rolled-back transactions left.", conf.STORAGE)
+        logger.exception("Storage %r could not be asked for what rolled-back transactions left.", alias or conf.STORAGE)
         return 0
 
 

@@ -47,7 +47,7 @@ def assert_empty(stored: Stored) -> None:
     wrong += [f"{resource!r} with count {resource.reference_count}" for resource in Resource.objects.all()]
     wrong += [f"pending: {_told(row)}" for row in PendingFile.objects.all()]
     wrong += [f"still there: {row!r}" for row in (*ResumableUpload.objects.all(), *UploadPart.objects.all())]
-    wrong += [f"stored file {name!r}" for name in sorted(stored.names())]
+    wrong += [f"stored file {name!r}" for name in sorted(stored.names_everywhere())]
     wrong += wrong_totals()
     _assert_none("Something is left", wrong)
 
@@ -86,7 +86,7 @@ def unreadable_objects() -> Iterator[str]:
 
 def misnamed_files(stored: Stored) -> Iterator[str]:
     """Say which files no row names or two rows name, and which resources have no file (rule 3)."""
-    names = stored.names()
+    names = stored.names_everywhere()
     used = set(Resource.objects.exclude(path="").values_list("path", flat=True))
     pending = set(PendingFile.objects.values_list("path", flat=True))
     yield from (f"file {name!r} is stored and no row names it" for name in sorted(names - used - _fragments(pending)))

@@ -19,23 +19,37 @@ from pytest_django import Settings
 from django_blobstore.storages import gridfs_bucket
 
 ALIAS = "blobstore"
+ELSEWHERE = "elsewhere"
 # Ends the key of the client that nearly all tests share, which stays.
 NO_OPTIONS = repr([])
 
 
 class Stored:
-    """An empty storage under the alias "blobstore" and what a test may ask about it.
+    """An empty storage under an alias, "blobstore" by default, and what a test may ask about it.
 
-    `options` is its entry in STORAGES. `names` looks past the storage, at the bytes themselves, where it can.
+    `options` is its entry in STORAGES. `names` looks past the storage, at the bytes themselves, where it can. Where a
+    store spans several, those under other aliases are `beside` the one of new files.
     """
 
     kind: str
     options: dict[str, Any]
+    alias: str = ALIAS
+    beside: tuple[Stored, ...] = ()
 
     @property
     def storage(self) -> Storage:
         """The storage as Django makes it."""
-        return storages[ALIAS]
+        return storages[self.alias]
+
+    def stand_beside(self, other: Stored, settings: Any) -> None:
+        """Become, under the alias "elsewhere", a second storage of the store that has `other`."""
+        self.alias = ELSEWHERE
+        settings.STORAGES = {**settings.STORAGES, ELSEWHERE: self.options}
+        other.beside = (*other.beside, self)
+
+    def names_everywhere(self) -> set[str]:
+        """Return what `names` does, of all storages of the store."""
+        return self.names().union(*(other.names() for other in self.beside))
 
     def names(self) -> set[str]:
         """Return the name of every file there is, and of every fragment that no file owns."""

@@ -44,6 +44,19 @@ def _bar(label: str, done: int, total: int) -> str:
     return f"{'█' * filled}{'·' * (30 - filled)} {100 * done // total:3}% {label}: {done:,} of {total:,}"
 
 
+class Pace:
+    """How fast something goes since this was made, and for how long it will go on."""
+
+    def __init__(self) -> None:
+        self._began_at = time.monotonic()
+
+    def told(self, length: int, done: float, total: float) -> str:
+        """Return how many of `length` bytes pass in a second, and what is left when `done` of `total` are done."""
+        passed = max(time.monotonic() - self._began_at, 0.001)
+        left = f", {lasting(passed * (total - done) / done)} left" if done else ""
+        return f"{rounded(int(length / passed))}/s{left}"
+
+
 def seconds(text: str) -> float:
     """Return `text` as a number of seconds above 0, for argparse."""
     value = float(text)
@@ -59,6 +72,18 @@ def counted(number: int, noun: str) -> str:
 
 def sized(length: int) -> str:
     """Return `length` bytes in exact and, from 1 KiB on, in human units."""
-    power = min((length.bit_length() - 1) // 10, len(UNITS))
     exact = counted(length, "byte")
-    return f"{length / 1024**power:.1f} {UNITS[power - 1]} ({exact})" if power > 0 else exact
+    return f"{rounded(length)} ({exact})" if length >= 1024 else exact
+
+
+def rounded(length: int) -> str:
+    """Return `length` bytes in human units."""
+    power = min((length.bit_length() - 1) // 10, len(UNITS))
+    return f"{length / 1024**power:.1f} {UNITS[power - 1]}" if power > 0 else counted(length, "byte")
+
+
+def lasting(duration: float) -> str:
+    """Return `duration`, in seconds, in whole seconds, minutes or hours."""
+    if duration < 100:
+        return f"{duration:.0f} s"
+    return f"{duration / 60:.0f} min" if duration < 6000 else f"{duration / 3600:.0f} h"

@@ -9,7 +9,7 @@ store files or take references without rows of ours need the age guard.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -89,6 +89,7 @@ def audit(
     fix: bool = False,
     older_than: timedelta = timedelta(hours=1),
     outside_references: bool = False,
+    also: Collection[str] = (),
     origin: str = Origin.TASK,
     on_finding: Callable[[Finding], object] | None = None,
     on_progress: Callable[[str, int, int], object] | None = None,
@@ -100,7 +101,8 @@ def audit(
     `older_than` (at least the lease) is left alone, and so is any file whose name the store did not make.
 
     With `outside_references` some references are the caller's own, taken by `ResourceCatalog.put`: no count is then
-    lowered. `on_finding` hears of each finding, `on_progress` of the stage, how much of it is done, and of how much.
+    lowered. The storages looked at are those that rows speak of, that of new files, and those whose aliases are in
+    `also`. `on_finding` hears of each finding, `on_progress` of the stage, how much of it is done, and of how much.
     Memory does not grow with the store. `origin` says in the row of the run who began it.
     """
     report = AuditReport()
@@ -111,6 +113,7 @@ def audit(
             fix=fix,
             older_than=older_than,
             outside_references=outside_references,
+            also=also,
             on_finding=on_finding,
             on_progress=on_progress,
         ):
@@ -126,6 +129,7 @@ def auditing(
     fix: bool = False,
     older_than: timedelta = timedelta(hours=1),
     outside_references: bool = False,
+    also: Collection[str] = (),
     on_finding: Callable[[Finding], object] | None = None,
     on_progress: Callable[[str, int, int], object] | None = None,
     position: Position | None = None,
@@ -143,7 +147,7 @@ def auditing(
             on_progress(stage, done, total)
 
     before = timezone.now() - max(older_than, timedelta(seconds=conf.LEASE))
-    return _Audit(report, fix, before, outside_references, tell, show).run(position or Position())
+    return _Audit(report, fix, before, outside_references, also, tell, show).run(position or Position())
 
 
 class _Audit:
@@ -153,6 +157,7 @@ class _Audit:
         fix: bool,
         before: datetime,
         outside_references: bool,
+        also: Collection[str],
         on_finding: Callable[[Finding], object],
         on_progress: Callable[[str, int, int], object],
     ) -> None:
@@ -160,6 +165,7 @@ class _Audit:
         self._fix = fix
         self._before = before
         self._outside_references = outside_references
+        self._also = also
         self._on_finding = on_finding
         self._progress = on_progress
         self._catalog = ResourceCatalog()
@@ -311,8 +317,8 @@ class _Audit:
         return False
 
     def _aliases(self) -> list[str]:
-        """Return every storage alias that a row speaks of, and that of new files."""
-        aliases = {conf.STORAGE}
+        """Return every storage alias that a row speaks of, that of new files, and what else was asked for."""
+        aliases = {conf.STORAGE, *self._also}
         for rows in (self._resources.exclude(path=""), self._pending):
             aliases.update(rows.order_by().values_list("storage", flat=True).distinct())
         return sorted(aliases)
@@ -330,7 +336,10 @@ class _Audit:
                 yield names[-1], done
 
     def _unnamed(self, names: Iterable[str]) -> list[str]:
-        """Return those of `names` that no row names, looking in the order in which a path moves."""
+        """Return those of `names` that no row names, looking in the order in which a path moves.
+
+        Whatever storage the row says: two aliases may be of the same files.
+        """
         unnamed = set(names)
         for rows in (self._pending, self._resources, self._pending):
             if unnamed:

@@ -1,4 +1,4 @@
-"""What an audit or a scrub can find, and how it is counted without being kept."""
+"""What an audit, a scrub or a move can find, and how it is counted without being kept."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Kind(StrEnum):
     CHUNKS_WITHOUT_FILE = "chunks-without-file"
     DAMAGED = "damaged-before"
     UNREAD = "unread"
+    NOT_COPIED = "not-copied"
 
 
 # A storage may be shared with others; what they keep there is only mentioned.

@@ -22,7 +22,7 @@ from pymongo import MongoClient
 
 from django_blobstore.failpoints import Plan, arm
 from django_blobstore.storages import GridFSStorage
-from tests.stored import ALIAS, Stored, StoredInGridFS
+from tests.stored import Stored, StoredInGridFS
 
 SECONDS = 60
 APP_NAME = "doomed"
@@ -123,8 +123,9 @@ def armed(plan: str, log: Path) -> Iterator[None]:
 
 def be_recognisable() -> None:
     """Let MongoDB know this process's connections from those of the test."""
-    if isinstance(storage := storages[ALIAS], GridFSStorage):
-        storage.client_options = {"appname": APP_NAME}
+    for storage in map(storages.__getitem__, storages.backends):
+        if isinstance(storage, GridFSStorage):
+            storage.client_options = {"appname": APP_NAME}
 
 
 def _do(work: Callable[[], object], plan: Plan, error: Path) -> None:

@@ -17,11 +17,13 @@ from django_blobstore import proof, resumable
 from django_blobstore.errors import HashMismatch, ResourceNotFound
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, PutRequest, Resource
+from django_blobstore.moving import move_contents
 from django_blobstore.resource_storage import ResourceStorage, fresh_path
 from django_blobstore.upkeep import audit, scrub, sweep
 from tests import damage
 from tests.faults.dying import Doomed
 from tests.invariants import end_leases_and_graces
+from tests.stored import ALIAS, ELSEWHERE
 from tests.streams import Stream, content_of, sha384
 
 HOME = Namespace(bucket="faults")
@@ -151,6 +153,12 @@ def move(source: str, path: str) -> Callable[[ManagedStorage], object]:
     return run
 
 
+def move_there_and_back(_store: ManagedStorage) -> None:
+    """Move every content to the storage beside that of new files, and back."""
+    for source, target in ((ALIAS, ELSEWHERE), (ELSEWHERE, ALIAS)):
+        move_contents(source, target, workers=1)
+
+
 def prove(path: str, content: bytes) -> Callable[[ManagedStorage], object]:
     def run(store: ManagedStorage) -> None:
         request = store.put_request(HOME, path, sha384(content))
@@ -250,6 +258,7 @@ OPERATIONS = [
     Operation("remove a bucket", _A | {"b": SMALL, "c": OTHER}, {}, remove_bucket),
     Operation("copy", _A, _A | {"b": SMALL}, copy("a", "b")),
     Operation("move over another", _A | {"b": OTHER}, {"b": SMALL}, move("a", "b")),
+    Operation("move contents to another storage and back", _A, _A, move_there_and_back),
     Operation("prove access", _A, _A | {"b": SMALL}, prove("b", SMALL)),
     Operation("prove access in place of another content", _A | {"b": OTHER}, _A | {"b": SMALL}, prove("b", SMALL)),
     Operation("sweep", _A, _A, lambda _store: sweep(), prepare=leave_leftovers),

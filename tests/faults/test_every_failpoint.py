@@ -26,7 +26,7 @@ from django_blobstore.upkeep import sweep
 from tests.faults.dying import Doomed, Fate, armed, start
 from tests.faults.operations import BATCH_BYTES, OPERATIONS, PUTS, Operation, put, state
 from tests.invariants import assert_empty, assert_settled, assert_sound, end_leases_and_graces
-from tests.stored import Stored
+from tests.stored import Stored, StoredInFiles
 
 SOURCE = Path(django_blobstore.__file__).parent
 SECONDS_FOR_A_SWEEP = 0.5
@@ -90,6 +90,7 @@ def faults(
     settings.BLOBSTORE = {"DELETION_GRACE": 0}
     monkeypatch.setattr(gridfs_writer, "BATCH_BYTES", BATCH_BYTES)
     monkeypatch.setattr(resumable, "LOOK_SECONDS", 0)
+    StoredInFiles(tmp_path / "elsewhere").stand_beside(stored, settings)
     return Faults(stored, tmp_path, f"{database}, {stored.kind}")
 
 

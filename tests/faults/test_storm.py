@@ -15,7 +15,7 @@ from pytest_django import Settings
 
 from tests.faults.storm.journal import Journal, read
 from tests.faults.storm.supervisor import SETTINGS, Storm
-from tests.stored import Stored
+from tests.stored import Stored, StoredInFiles
 
 # For each of the two pairs of a database and a storage.
 KILLS = int(os.environ.get("BLOBSTORE_KILLS", "60"))
@@ -25,6 +25,7 @@ KILLS = int(os.environ.get("BLOBSTORE_KILLS", "60"))
 @pytest.mark.timeout(1200)
 def test_a_storm_of_kills_loses_nothing(database: str, stored: Stored, tmp_path: Path, settings: Settings) -> None:
     settings.BLOBSTORE = SETTINGS
+    StoredInFiles(tmp_path / "elsewhere").stand_beside(stored, settings)
     seed = random.SystemRandom().randrange(10**6)
     figures = Storm(stored, tmp_path, kills=KILLS, seed=seed).run()
     print(f"\n{database}, {stored.kind}, seed {seed}: {figures}")

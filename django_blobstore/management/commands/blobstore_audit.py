@@ -38,10 +38,26 @@ class Command(BaseCommand):
             action="store_true",
             help="Lower no count, because some references were taken by ResourceCatalog.put and have no object.",
         )
+        parser.add_argument(
+            "--storage",
+            action="append",
+            default=[],
+            dest="also",
+            metavar="ALIAS",
+            help="Look at the files in this storage too, though no row may speak of it any more. May be repeated.",
+        )
         parser.add_argument("--json", action="store_true", dest="as_json", help="Write one JSON document.")
 
     def handle(
-        self, *, fix: bool, older_than: float, outside_references: bool, as_json: bool, verbosity: int, **options: Any
+        self,
+        *,
+        fix: bool,
+        older_than: float,
+        outside_references: bool,
+        also: list[str],
+        as_json: bool,
+        verbosity: int,
+        **options: Any,
     ) -> None:
         bar = Bar(self.stderr, wanted=verbosity > 0)
         teller = Teller(self.stdout, bar, as_json=as_json, verbosity=verbosity)
@@ -49,6 +65,7 @@ class Command(BaseCommand):
             fix=fix,
             older_than=timedelta(seconds=older_than),
             outside_references=outside_references,
+            also=also,
             origin=UpkeepRun.Origin.COMMAND,
             on_finding=teller.tell,
             on_progress=bar.show,

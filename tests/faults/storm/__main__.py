@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,15 +18,13 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 django.setup()
 
-from django.db import connections  # noqa: E402 -- what follows needs the settings
-from django.test import override_settings  # noqa: E402
+from django.test import override_settings  # noqa: E402 -- what follows needs the settings
 
 from example_project.mongod import Mongod  # noqa: E402
-from tests import servers  # noqa: E402
+from tests.faults.ground import database, ground  # noqa: E402
 from tests.faults.storm.supervisor import SETTINGS, Figures, Storm  # noqa: E402
-from tests.routers import OneDatabase  # noqa: E402
 from tests.settings import STORAGES, TEST_DIRECTORY  # noqa: E402
-from tests.stored import ALIAS, Stored, StoredInFiles, in_gridfs  # noqa: E402
+from tests.stored import ALIAS, ELSEWHERE, Stored, StoredInFiles, in_gridfs  # noqa: E402
 
 SECONDS_BETWEEN_REPORTS = 30
 
@@ -36,11 +34,13 @@ def main() -> int:
     options = _options()
     print(f"A storm of {options.kills} kills on {options.database} and {options.storage}, seed {options.seed}.")
     with (
-        TemporaryDirectory(dir=_ground()) as directory,
-        _database(options.database),
+        TemporaryDirectory(dir=ground()) as directory,
+        database(options.database),
         _storage(options.storage) as stored,
     ):
-        storages = STORAGES | {ALIAS: stored.options}
+        beside = StoredInFiles(Path(directory) / "elsewhere")
+        storages = STORAGES | {ALIAS: stored.options, ELSEWHERE: beside.options}
+        beside.alias, stored.beside = ELSEWHERE, (beside,)
         with override_settings(STORAGES=storages, BLOBSTORE=SETTINGS):
             storm = Storm(stored, Path(directory), kills=options.kills, seed=options.seed, rate=options.rate)
             figures = storm.run(_reporter())
@@ -58,23 +58,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--rate", type=float, default=0.04, help="chance of a kill at each failpoint")
     return parser.parse_args()
-
-
-def _ground() -> Path:
-    TEST_DIRECTORY.mkdir(exist_ok=True)
-    return TEST_DIRECTORY
-
-
-@contextmanager
-def _database(kind: str) -> Iterator[None]:
-    """Make the tables in an empty database of `kind` and send all queries there."""
-    alias = {"sqlite": "default", "postgresql": "postgres"}[kind]
-    server = servers.postgresql(TEST_DIRECTORY / "postgresql") if kind == "postgresql" else nullcontext({})
-    with server as address, OneDatabase.using(alias):
-        connections[alias].settings_dict.update(address)
-        connections[alias].creation.create_test_db(verbosity=0, autoclobber=True)
-        yield
-        connections.close_all()
 
 
 @contextmanager

@@ -21,9 +21,11 @@ from django_blobstore.errors import (
     UploadPending,
 )
 from django_blobstore.managed import ManagedStorage, Namespace
+from django_blobstore.moving import move_contents
 from django_blobstore.storages import gridfs_writer
 from django_blobstore.upkeep import sweep
 from tests.faults.storm.journal import Journal, read
+from tests.stored import ALIAS, ELSEWHERE
 from tests.streams import Stream, content_of, sha384
 
 STORM = Namespace(bucket="storm")
@@ -53,12 +55,16 @@ def contents_of(path: str) -> list[int]:
 
 
 class Worker:
-    """Works until `stop` exists. `slot` is its place among the workers, `seed` decides what it does."""
+    """Works until `stop` exists. `slot` is its place among the workers, `seed` decides what it does.
 
-    def __init__(self, slot: int, seed: str, directory: Path) -> None:
+    Unless it is told not to, it moves contents between two storages, too.
+    """
+
+    def __init__(self, slot: int, seed: str, directory: Path, *, moves: bool = True) -> None:
         self.random = random.Random(seed)
         self.store = ManagedStorage()
         self.own = own_paths(slot)
+        self.moves = moves
         self.stop = directory / "stop"
         self.journal_file = journal_file(directory, slot)
 
@@ -72,7 +78,7 @@ class Worker:
 
     def _choose(self) -> Callable[[], None]:
         deeds = {self._put: 8, self._remove: 4, self._prove: 4, self._copy: 3, self._read: 5, self._read_range: 2}
-        deeds |= {self._sweep: 1}
+        deeds |= {self._sweep: 1, self._relocate: int(self.moves)}
         return self.random.choices(list(deeds), list(deeds.values()))[0]
 
     def _put(self) -> None:
@@ -120,6 +126,10 @@ class Worker:
     def _sweep(self) -> None:
         sweep()
         self.journal.end("sweep")
+
+    def _relocate(self) -> None:
+        move_contents(*self.random.sample([ALIAS, ELSEWHERE], 2), limit=2, workers=1)
+        self.journal.end("relocate")
 
     def _change(self, what: str, path: str, number: int | None, work: Callable[[], object]) -> None:
         """Do `work`, after which `path` holds the content `number`, and keep the journal."""
