@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def rows(options: Options, length: int = 1024 * MIB) -> Iterator[Row]:
     with deployment() as directory:
         sha384 = yield from rows_of_python_api(length)
         yield row_of_proof(length, sha384)
+        yield from rows_of_moves(directory, length)
         yield from rows_of_http(directory, length)
 
 
@@ -51,6 +53,26 @@ def row_of_proof(length: int, sha384: str) -> Row:
         request = store.put_for_bucket_request("b", "claimed", sha384)
         proof: PutResponse = answer(holder, request, sha384)
     return measured("proof, the server's work", 0, lambda: store.proof_of_access_response(proof))
+
+
+def rows_of_moves(directory: Path, length: int) -> Iterator[Row]:
+    """Move the one large content to files and back."""
+    from django.conf import settings
+    from django.test import override_settings
+
+    from django_blobstore.models import Resource
+    from django_blobstore.moving import move_contents
+
+    files = {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": str(directory / "files")},
+    }
+    with override_settings(STORAGES={**settings.STORAGES, "files": files}):
+        for source, target, most in (("blobstore", "files", 16), ("files", "blobstore", 40)):
+            move_contents(source, target, among=Resource.objects.filter(length__lt=length))  # to be warm
+            yield measured(
+                f"move from {source} to {target}", length, partial(move_contents, source, target), at_most=most
+            )
 
 
 def rows_of_http(directory: Path, length: int) -> Iterator[Row]:
