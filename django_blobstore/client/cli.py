@@ -140,7 +140,8 @@ def _client() -> Client:
 
 def _tell_of_waiting(error: Exception, seconds: float) -> None:
     if sys.stderr.isatty():
-        click.echo(f"{error} Waiting {seconds:.0f} s.", err=True)
+        # Not by click, which would write past the bars.
+        print(f"{error} Waiting {seconds:.1f} s.", file=sys.stderr)
 
 
 @blobstore.command()
