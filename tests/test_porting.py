@@ -311,8 +311,8 @@ def test_a_tar_comes_back_to_where_it_was(store: ManagedStorage, stored: Stored,
     before = contents()
     exported("tar", tmp_path / "out.tar", "--bucket=media")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("out")) == ["out.tar"]
-    with tarfile.open(tmp_path / "out.tar") as tar:
-        tar.extractall(tmp_path / "extracted", filter="data")
+    (tmp_path / "extracted").mkdir()
+    subprocess.run(["tar", "--extract", "--file", "../out.tar"], cwd=tmp_path / "extracted", check=True)
     assert sums_hold(tmp_path / "extracted")
     store.remove_bucket(Bucket.objects.get())
     assert_settled(stored)
