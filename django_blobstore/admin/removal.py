@@ -293,9 +293,9 @@ class RemovalPages:
         told = deleted % {"number": number}
         if not sees_counts(self.person) or not removal.objects:
             return told
-        if not removal.contents:
-            return f"{told} {_('That frees nothing: other objects have the same contents.')}"
-        return f"{told} {_('That frees %(size)s.') % {'size': filesizeformat(removal.bytes)}}"
+        nothing = _("That frees nothing: other objects have the same contents.")
+        something = _("That frees %(size)s.") % {"size": filesizeformat(removal.bytes)}
+        return f"{told} {something if removal.contents else nothing}"
 
     def _log(self, removal: Removal, told: str) -> None:
         model = Bucket if removal.buckets else ManagedResource
