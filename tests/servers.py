@@ -74,6 +74,19 @@ def s3() -> Iterator[str]:
         server.stop()
 
 
+@contextmanager
+def s3_apart() -> Iterator[str]:
+    """Run an S3 server in a process of its own, for those who fork, and yield its URL."""
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory, "s3.log")
+        command = [sys.executable, "-m", "moto.server", "--host=127.0.0.1", "--port=0"]
+        process = processes.start(command, log=log, env=dict(os.environ))
+        try:
+            yield _url_once_ready(process, log)
+        finally:
+            processes.stop(process)
+
+
 @dataclass(frozen=True)
 class Site:
     """A running web server: its base `url` without a final slash, its process and its log."""
