@@ -12,6 +12,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest
 
 from django_blobstore.blob_file import BlobFile
+from django_blobstore.errors import ContentDamaged
 from django_blobstore.models import ManagedResource
 from django_blobstore.offload import read_ahead
 from django_blobstore.resource_storage import BLOCK_SIZE
@@ -88,6 +89,13 @@ def body(request: HttpRequest, file: BlobFile, part: Part | None = None) -> Bloc
     started = _started(file, blocks)
     tell_now(object_served, ManagedResource, managed=file.managed, request=request)
     return AsyncBlocks(file, started, length) if isinstance(request, ASGIRequest) else Blocks(file, started)
+
+
+def require_sound_parts(managed: ManagedResource) -> None:
+    """Raise `ContentDamaged` if the content is marked so: of a part nobody can tell whether its bytes are right."""
+    if managed.resource.damaged_at:
+        reason = "it is marked so, and a part of it cannot be checked as the whole is"
+        raise ContentDamaged(managed.resource.sha384, managed.path, reason)
 
 
 def headers(managed: ManagedResource, *, inline: bool = False) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 
 from django.core.files.storage import Storage
@@ -25,6 +25,8 @@ from django_blobstore.storages import inventory
 logger = logging.getLogger(__name__)
 
 FOLDER = "uncommitted"
+# So many paths are asked for in one query: a database takes only so many parameters.
+BATCH = 500
 
 
 def announce(using: str, alias: str, path: str, insert: Callable[[], object]) -> None:
@@ -87,16 +89,19 @@ def _ended_notes(using: str, storage: Storage) -> list[str]:
     return [note for note, time in times.items() if time and time < before]
 
 
-def _unnamed(using: str, paths: Iterable[str]) -> list[str]:
+def _unnamed(using: str, paths: Sequence[str]) -> list[str]:
+    named: set[str] = set()
     with transaction.atomic(using=using):
         # It changes nothing, but takes the lock that every other writer holds until it has ended.
         PendingFile.objects.using(using).filter(path="").update(offset=0)
-        named = {
-            path
-            for rows in (PendingFile.objects.using(using), Resource.objects.using(using))
-            for path in rows.filter(path__in=paths).values_list("path", flat=True)
-        }
+        for first in range(0, len(paths), BATCH):
+            named |= _named(using, paths[first : first + BATCH])
     return sorted(set(paths) - named)
+
+
+def _named(using: str, paths: Sequence[str]) -> set[str]:
+    tables = (PendingFile.objects.using(using), Resource.objects.using(using))
+    return {path for rows in tables for path in rows.filter(path__in=paths).values_list("path", flat=True)}
 
 
 def _is_undone_by_test(using: str) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.db import connections
+from django.utils import timezone
 from django.test import AsyncClient
 
 from django_blobstore.managed import ManagedStorage, Namespace
@@ -114,3 +115,15 @@ def test_a_lost_file_is_told_on_the_page_of_the_object_and_marked(database: str,
     stored.storage.delete(Resource.objects.get().path)
     assert "is damaged: its file is missing" in text(client.get(url, follow=True))
     assert "blobstore-missing" in client.get(page(Resource, "changelist")).content.decode()
+
+
+@files_only
+def test_no_part_of_content_that_is_marked_is_shown(database: str, stored: Stored) -> None:
+    put("sound.png", b"0123456789", content_type="image/png")
+    url = page(ManagedResource, "content", ManagedResource.objects.get().pk)
+    client = administrator()
+    assert client.get(url, headers={"Range": "bytes=2-4"}).getvalue() == b"234"
+    Resource.objects.update(damaged_at=timezone.now())
+    answer = client.get(url, headers={"Range": "bytes=2-4"}, follow=True)
+    assert "is damaged" in text(answer)
+    assert client.get(url).getvalue() == b"0123456789"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,22 @@ def test_a_put_that_is_rolled_back_leaves_nothing_after_a_sweep(
     assert stored.names()
     assert sweep().deleted_files == 1
     assert_empty(stored)
+
+
+def test_more_rolled_back_files_than_one_query_asks_for_are_all_found(
+    store: ManagedStorage, stored: Stored, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uncommitted, "BATCH", 2)
+    store.put(BUCKET, "kept", b"kept")
+    lost = [partial(store.put, BUCKET, f"{n}", f"lost {n}".encode(), durable=False) for n in range(5)]
+    roll_back(database, *lost)
+    hexadecimal = Resource.objects.get().path.rpartition("/")[2]
+    storages[ALIAS].save(f"{uncommitted.FOLDER}/{hexadecimal}", ContentFile(b""))
+    end_leases_and_graces()
+    assert sweep().deleted_files == 5
+    assert store.get(BUCKET, "kept").read() == b"kept"
+    if not uncommitted.commits_apart(database):
+        assert stored.names() == {Resource.objects.get().path}
 
 
 def test_a_rolled_back_put_of_stored_content_writes_nothing(

@@ -77,6 +77,7 @@ def shown(request: HttpRequest, managed: ManagedResource) -> HttpResponseBase:
     start, last = int(asked[1]), min(int(asked[2] or length), length - 1)
     if start > last:
         return HttpResponse(status=416, headers={"Content-Range": f"bytes */{length}"})
+    serving.require_sound_parts(managed)
     headers["Content-Range"] = f"bytes {start}-{last}/{length}"
     return _sent(request, ManagedStorage().open(managed), headers, start, last + 1 - start, status=206)
 

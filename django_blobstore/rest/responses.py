@@ -34,7 +34,7 @@ def blob_response(
     """Return the bytes of `managed` that `request` asks for, who else has them, or that it has them already (304).
 
     The first block is read before anything is sent, so that missing or damaged content is still an error the client
-    sees; one found later breaks the connection. Raises `Problem` for a range or condition that cannot be met, and what
+    sees; one found later breaks the connection. Parts of content marked as damaged are not sent. Raises `Problem` for a range or condition that cannot be met, and what
     `ManagedStorage.open` raises.
     """
     headers = _headers(request, managed) | {"Cache-Control": cache_control}
@@ -51,6 +51,8 @@ def blob_response(
         return HttpResponse(headers=headers | {"Content-Length": str(managed.resource.length)})
     # Ranges and lengths are of these very bytes, so GZipMiddleware and its like must leave them alone.
     request.META["HTTP_ACCEPT_ENCODING"] = "identity"
+    if spans:
+        serving.require_sound_parts(managed)
     file = store.open(managed, start=spans[0].start if spans else 0)
     return _in_parts(request, file, headers, spans) if spans else _whole(request, file, headers)
 
