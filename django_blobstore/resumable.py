@@ -338,7 +338,7 @@ class _Turn:
             reach("resumable.settled")
 
         with JoinedParts(parts, self._look) as content:
-            ManagedStorage(self.catalog, self.storage).put(
+            managed = ManagedStorage(self.catalog, self.storage).put(
                 self.upload.namespace,
                 self.upload.path,
                 content,
@@ -351,6 +351,7 @@ class _Turn:
                 alongside=settle,
             )
         self.upload.refresh_from_db()
+        self.upload.was_stored = managed.was_stored
 
     def _look(self) -> None:
         """See from time to time that the upload and the file under way are still ours, and say that we are at it."""

@@ -8,8 +8,8 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.db import connections
-from django.utils import timezone
 from django.test import AsyncClient
+from django.utils import timezone
 
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import ManagedResource, Resource

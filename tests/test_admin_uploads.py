@@ -22,7 +22,10 @@ from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PutRequest
 from tests import admin_pages
 from tests.invariants import assert_empty
+from tests.rest.test_tus import told
 from tests.stored import Stored
+
+WAS_STORED = "Blobstore-Was-Stored"
 
 # A project that does not mount the REST interface.
 urlpatterns = [path("admin/", admin.site.urls)]
@@ -169,3 +172,39 @@ def test_the_panel_asks_the_database_nothing(bucket: Bucket) -> None:
     with CaptureQueriesContext(connection) as captured:
         assert uploads.panel(admin.site, place, "")
     assert len(captured) == 0
+
+
+@pytest.mark.parametrize(
+    ("permissions", "is_told"),
+    [
+        (["view_managedresource", "view_resource"], True),
+        (["view_managedresource"], False),
+        (["view_resource"], False),
+    ],
+    ids="+".join,
+)
+@pytest.mark.parametrize("scope", ["global", "bucket"])
+def test_that_content_was_stored_is_told_only_to_who_may_see_all_contents(
+    bucket: Bucket, stored: Stored, settings: Settings, permissions: list[str], is_told: bool, scope: str
+) -> None:
+    settings.BLOBSTORE = {"DEDUP_SCOPE": scope}
+    there = bucket.pk if scope == "bucket" else "elsewhere"
+    ManagedStorage().put(Namespace(bucket=there), "same", b"content")
+    client = admin_pages.staff(*permissions)
+    Bucket.objects.filter(pk=bucket.pk).update(owner=User.objects.get())
+    panel = offered(browse(client, bucket=bucket.pk))
+    assert panel
+    new = [put(client, panel, "new", b"new"), in_pieces(client, panel, bucket, "new too", b"new too")]
+    known = [put(client, panel, "copy"), in_pieces(client, panel, bucket, "copy too", b"content")]
+    assert [WAS_STORED in answer for answer in new] == [False, False]
+    assert [WAS_STORED in answer for answer in known] == [is_told, is_told]
+    assert ManagedResource.objects.filter(bucket=bucket, path__startswith="copy").count() == 2
+
+
+def in_pieces(client: Client, panel: dict[str, Any], bucket: Bucket, path: str, content: bytes) -> HttpResponse:
+    """Upload by tus, and return the answer to the last piece."""
+    tus = {"Tus-Resumable": "1.0.0"}
+    begins = {"Upload-Length": str(len(content)), "Upload-Metadata": told(bucket=str(bucket.pk), path=path)}
+    url = client.post(panel["uploads"], headers=tus | begins)["Location"]
+    piece = {"Upload-Offset": "0"}
+    return client.patch(url, content, "application/offset+octet-stream", headers=tus | piece)

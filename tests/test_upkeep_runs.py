@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, Measurement, PendingFile, Ranking, Resource, UpkeepRun
+from django_blobstore.storages.gridfs_bucket import named_id
 from django_blobstore.upkeep import advance, audit, begin, measure, scrub, sweep
 from tests import damage
 from tests.invariants import assert_settled, assert_sound, end_leases_and_graces
@@ -175,23 +176,39 @@ def test_an_audit_in_steps_finds_and_mends_what_one_in_one_go_does(
 
 
 @pytest.mark.parametrize("storage_kind", ["gridfs"])
-def test_chunks_whose_search_was_killed_are_passed_over_and_told_of(
+def test_chunks_are_looked_through_in_steps_that_go_on_where_one_was_killed(
     database: str, stored: StoredInGridFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put("a", b"content")
+    monkeypatch.setattr("django_blobstore.storages.gridfs_inventory.BATCH", 1)
+    ids = [7, 2.5, "seven", {"a": 1}, None, named_id("a")]
+    for id in ids:
+        damage.add_chunks(stored, id, [1, 1, 1])
+    damage.make_old(stored)
+    put("kept", b"content")
+    run, looked_at = begin(Kind.AUDIT), []
+    while advance(run, seconds=0):
+        run.refresh_from_db()
+        if run.position[0] == "chunks":
+            looked_at.append((run.done, run.position))
+            advance_killed(run, monkeypatch)
+    assert run.error == ""
+    assert [done for done, _ in looked_at] == list(range(1, len(ids) + 2))
+    assert run.figures["kinds"]["chunks-without-file"]["count"] == len(ids)
+    assert run.figures["unread"] == {}
+    assert damage.count_chunks(stored, 7) == 3
 
-    def die(*_: Any) -> None:
+
+def advance_killed(run: UpkeepRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin a step that dies in a look at chunks, and have it count as dead at once."""
+
+    def die(*_: Any, **__: Any) -> None:
         raise Killed
 
-    monkeypatch.setattr(AUDIT.inventory, "fragments", die)
-    run = begin(Kind.AUDIT)
-    with pytest.raises(Killed):
-        advance(run, seconds=60)
+    with monkeypatch.context() as patch:
+        patch.setattr(AUDIT.inventory, "fragments", die)
+        with pytest.raises(Killed):
+            advance(run)
     UpkeepRun.objects.update(lease_until=timezone.now())
-    assert advance(run)
-    run.refresh_from_db()
-    assert run.ended_at
-    assert "blobstore_audit" in run.figures["unread"]["blobstore"]
 
 
 def test_while_a_step_is_at_work_there_is_no_other_one(database: str, stored: Stored) -> None:

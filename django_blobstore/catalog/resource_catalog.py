@@ -211,6 +211,7 @@ class ResourceCatalog:
         if managed.resource_id != resource.pk:
             self._count_usage(namespace, managed, Held(resource.pk, resource.length), lost, create_bucket)
         managed.was_created = is_new
+        managed.was_stored = file is None or resource.path != file.path
         managed.resource = resource
         managed.modified_at = timezone.now()
         if is_new:

@@ -268,6 +268,9 @@ class ResumableUpload(MeantForNamespace):
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     expires_at = models.DateTimeField(_("expires at"))
 
+    # On what the last `append` returns: see `ManagedResource.was_stored`.
+    was_stored = False
+
     objects = ResumableUploadQuerySet.as_manager()
 
     class Meta:

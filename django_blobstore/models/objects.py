@@ -236,6 +236,8 @@ class ManagedResource(InNamespace):
 
     # On what `put` returns: whether the path is new (True) or had other content before (False).
     was_created = True
+    # On what `put` returns: whether another file than the one that was brought, if any, has the content.
+    was_stored = False
 
     objects = ManagedResourceQuerySet.as_manager()
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 import re
 
+from django.db import router
 from django.http import HttpRequest
 from django.utils.http import http_date, parse_http_date_safe
 
+from django_blobstore.catalog import Condition
 from django_blobstore.models import ManagedResource
+from django_blobstore.namespaces import Namespace
 from django_blobstore.rest.problems import Problem
+from django_blobstore.rows import find_object
 
 _CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
 _TAG = r'(W/)?("[!#-~\x80-\xff]*")'
@@ -52,6 +56,21 @@ def require_as_wanted(request: HttpRequest, found: ManagedResource | None) -> No
             raise Problem(400, "invalid-condition", f"{name} is '*', or entity tags in double quotes.")
     if _is_known(request, found):
         raise _other_content()
+
+
+def asked_now_and_then(request: HttpRequest, allowed: Condition, namespace: Namespace, path: str) -> Condition:
+    """Return what the commit asks about the object there is: whether it is `allowed`, and as this request wants it.
+
+    A request with a condition asks at once too: a refusal needs no body.
+    """
+
+    def ask(found: ManagedResource | None) -> None:
+        allowed(found)
+        require_as_wanted(request, found)
+
+    if is_conditional(request):
+        ask(find_object(router.db_for_write(ManagedResource), namespace, path))
+    return ask
 
 
 def range_holds(request: HttpRequest, managed: ManagedResource) -> bool:

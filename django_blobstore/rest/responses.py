@@ -34,8 +34,8 @@ def blob_response(
     """Return the bytes of `managed` that `request` asks for, who else has them, or that it has them already (304).
 
     The first block is read before anything is sent, so that missing or damaged content is still an error the client
-    sees; one found later breaks the connection. Parts of content marked as damaged are not sent. Raises `Problem` for a range or condition that cannot be met, and what
-    `ManagedStorage.open` raises.
+    sees; one found later breaks the connection. Parts of content marked as damaged are not sent. Raises `Problem` for a
+    range or condition that cannot be met, and what `ManagedStorage.open` raises.
     """
     headers = _headers(request, managed) | {"Cache-Control": cache_control}
     if has_it_already(request, managed):

@@ -7,7 +7,7 @@ What is expected to happen is no error here: a browser writes each one into its 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.http import HttpRequest
 from django.urls import URLPattern, URLResolver, include, path
@@ -18,14 +18,38 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from django_blobstore.access import may
 from django_blobstore.errors import ResourceNotFound, TooManyFailures, UploadPending
 from django_blobstore.listing import find_all
+from django_blobstore.models import ManagedResource, ResumableUpload
 from django_blobstore.rest.bulk import PathsSerializer, wrong_paths
 from django_blobstore.rest.tus import UploadViewSet
 from django_blobstore.rest.urls import View, non_atomic
 from django_blobstore.rest.viewsets import ObjectViewSet, ProofViewSet, PutRequestViewSet, StoreViewSet, valid
 
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
 app_name = "blobstore"
+
+# Says that the content was stored already, to who may see all contents and their references anyway.
+WAS_STORED = {"Blobstore-Was-Stored": "?1"}
+
+
+class SentViewSet(ObjectViewSet):
+    """Objects; whoever sends one may learn whether its content was there."""
+
+    def _stored_response(self, managed: ManagedResource) -> Response:
+        response = super()._stored_response(managed)
+        response.headers.update(_told(self.user, managed.was_stored))
+        return response
+
+
+class PiecesViewSet(UploadViewSet):
+    """Resumable uploads; whoever sends the last piece may learn whether the content was there."""
+
+    def _headers(self, upload: ResumableUpload) -> dict[str, str]:
+        return super()._headers(upload) | _told(self.user, upload.was_stored)
 
 
 class ClaimViewSet(PutRequestViewSet):
@@ -69,17 +93,23 @@ def session_urls(may_enter: Callable[[HttpRequest], bool]) -> list[URLPattern | 
 
     def namespace(route: str) -> list[URLPattern]:
         return [
-            path("objects/<any_text:path>", view(ObjectViewSet, put="update"), name=f"{route}-object"),
+            path("objects/<any_text:path>", view(SentViewSet, put="update"), name=f"{route}-object"),
             path("put-requests/", view(ClaimViewSet, post="create"), name=f"{route}-put-requests"),
             path("taken/", view(TakenViewSet, post="create"), name=f"{route}-taken"),
         ]
 
-    upload = view(UploadViewSet, head="show", patch="append", delete="destroy")
+    upload = view(PiecesViewSet, head="show", patch="append", delete="destroy")
     return [
         path("buckets/<str:bucket>/", include(namespace("bucket"))),
         path("me/", include(namespace("me")), {"route": "me"}),
         path("global/", include(namespace("global")), {"route": "global"}),
         path("put-requests/<str:request_id>/", view(ProofViewSet, post="create"), name="put-request"),
-        path("uploads/", view(UploadViewSet, post="create"), name="uploads"),
+        path("uploads/", view(PiecesViewSet, post="create"), name="uploads"),
         path("uploads/<str:upload>/", upload, name="upload"),
     ]
+
+
+def _told(user: User, was_stored: bool) -> dict[str, str]:
+    """Return the headers that tell `user` whether a content was stored already, which may have been somebody else's."""
+    sees_contents = user.has_perm("django_blobstore.view_resource") and may(user, "view", "managedresource")
+    return WAS_STORED if was_stored and sees_contents else {}

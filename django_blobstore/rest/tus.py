@@ -28,6 +28,7 @@ from django_blobstore.models import ResumableUpload
 from django_blobstore.namespaces import check_path
 from django_blobstore.rest import limits
 from django_blobstore.rest.body import UNKNOWN_LENGTH, arriving_content, kept_content_type
+from django_blobstore.rest.conditions import asked_now_and_then
 from django_blobstore.rest.metadata import checked_metadata
 from django_blobstore.rest.paths import absolute_url, object_url
 from django_blobstore.rest.permissions import Place
@@ -131,7 +132,11 @@ class UploadViewSet(StoreViewSet):
         """Return what the commit asks; the rights may have gone since the upload was begun, and the bucket too."""
         place = Place.of_namespace(self.user, upload.namespace)
         place.require_put(upload.path)
-        return place.put_condition()
+        # What is whole has become the object that is there.
+        return place.put_condition() if upload.is_whole else self._condition(place, upload.path)
+
+    def _condition(self, place: Place, path: str) -> Condition:
+        return asked_now_and_then(self.request._request, place.put_condition(), place.namespace, path)
 
     def _append(
         self, upload: ResumableUpload, offset: int, arriving: Arriving, condition: Condition | None
@@ -170,7 +175,7 @@ class UploadViewSet(StoreViewSet):
             "sha384": said.get("sha384", ""),
             "content_type": kept_content_type(said.get("content_type") or said.get("filetype") or "", path),
             "metadata": checked_metadata(_metadata(said)),
-            "condition": place.put_condition(),
+            "condition": self._condition(place, path),
         }
 
     def _place(self, said: dict[str, str]) -> Place:

@@ -20,7 +20,6 @@ from rest_framework.throttling import BaseThrottle
 from rest_framework.utils.urls import replace_query_param
 from rest_framework.viewsets import GenericViewSet
 
-from django_blobstore.catalog import Condition
 from django_blobstore.digests import clean_hash
 from django_blobstore.errors import RequestNotFound, ResourceNotFound, UploadPending
 from django_blobstore.listing import Wanted, list_page
@@ -31,7 +30,7 @@ from django_blobstore.proof import PutResponse
 from django_blobstore.put_requests import known_requests
 from django_blobstore.rest import limits, problems
 from django_blobstore.rest.body import SmallJSONParser, arriving_content, kept_content_type
-from django_blobstore.rest.conditions import entity_tag, is_conditional, require_as_wanted
+from django_blobstore.rest.conditions import asked_now_and_then, entity_tag, is_conditional, require_as_wanted
 from django_blobstore.rest.metadata import sent_metadata
 from django_blobstore.rest.paths import absolute_url, object_path
 from django_blobstore.rest.permissions import Place, bucket_key, find_bucket, listed_buckets, require
@@ -47,7 +46,6 @@ from django_blobstore.rest.serializers import (
     ProofSerializer,
     PutRequestSerializer,
 )
-from django_blobstore.rows import find_object
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -208,7 +206,9 @@ class ObjectViewSet(StoreViewSet):
     def update(self, request: Request, path: str, **kwargs: str) -> Response:
         path = object_path(request._request, path)
         content = arriving_content(request._request, path)
-        condition = self._put_condition(request, path)
+        self.place.require_put(path)
+        allowed = self.place.put_condition()
+        condition = asked_now_and_then(request._request, allowed, self.place.namespace, path)
         require_room(self.place, path, content.length)
         managed = ManagedStorage().put(
             self.place.namespace,
@@ -221,7 +221,7 @@ class ObjectViewSet(StoreViewSet):
             create_bucket=False,
             condition=condition,
         )
-        return stored_response(request, managed)
+        return self._stored_response(managed)
 
     def destroy(self, request: Request, path: str, **kwargs: str) -> Response:
         path = object_path(request._request, path)
@@ -234,18 +234,8 @@ class ObjectViewSet(StoreViewSet):
         """Tell what can be asked for: the methods, which every answer has in Allow, and ranges."""
         return Response(status=204, headers={"Accept-Ranges": "bytes"})
 
-    def _put_condition(self, request: Request, path: str) -> Condition:
-        """Return what the commit asks about the object there is, having asked it already: a refusal needs no body."""
-        self.place.require_put(path)
-        may_be_put = self.place.put_condition()
-
-        def ask(found: ManagedResource | None) -> None:
-            may_be_put(found)
-            require_as_wanted(request._request, found)
-
-        if is_conditional(request._request):
-            ask(find_object(router.db_for_write(ManagedResource), self.place.namespace, path))
-        return ask
+    def _stored_response(self, managed: ManagedResource) -> Response:
+        return stored_response(self.request, managed)
 
 
 class ContentViewSet(StoreViewSet):
@@ -277,6 +267,8 @@ class PutRequestViewSet(StoreViewSet):
     def create(self, request: Request, **kwargs: str) -> Response:
         wanted = valid(self.get_serializer(data=request.data))
         self.place.require_put(wanted["path"])
+        allowed = self.place.put_condition()
+        asked_now_and_then(request._request, allowed, self.place.namespace, wanted["path"])
         challenge = ManagedStorage().put_request(
             self.place.namespace,
             wanted["path"],
@@ -303,7 +295,7 @@ class ProofViewSet(StoreViewSet):
         # The rights may have gone since it was asked for, and the bucket too.
         place = Place.of_namespace(self.user, asked.namespace)
         place.require_put(asked.path)
-        condition = place.put_condition()
+        condition = asked_now_and_then(request._request, place.put_condition(), place.namespace, asked.path)
         managed = ManagedStorage().proof_of_access_response(answer, requester=requester, condition=condition)
         return stored_response(request, managed)
 

@@ -15,9 +15,19 @@ from django.utils import timezone
 
 from django_blobstore.storages import gridfs_inventory
 from django_blobstore.storages.gridfs import GridFSStorage
-from django_blobstore.storages.gridfs_inventory import Fragment
+from django_blobstore.storages.gridfs_inventory import Batch, Fragment
 
-__all__ = ["Fragment", "check_present", "delete_fragments", "fragment_id", "fragments", "lengths", "modified", "names"]
+__all__ = [
+    "Batch",
+    "Fragment",
+    "check_present",
+    "delete_fragments",
+    "fragment_id",
+    "fragments",
+    "lengths",
+    "modified",
+    "names",
+]
 
 # Each answer of a remote storage takes its time, and S3 keeps ten connections.
 THREADS = 8
@@ -53,9 +63,12 @@ def modified(storage: Storage, name: str) -> datetime | None:
     return None
 
 
-def fragments(storage: Storage) -> Iterator[list[Fragment]]:
-    """Yield, in batches, the chunks whose file is not there: not complete yet, or half deleted. Only GridFS has any."""
-    return gridfs_inventory.fragments(storage) if isinstance(storage, GridFSStorage) else iter(())
+def fragments(storage: Storage, *, place: str = "") -> Iterator[Batch]:
+    """Yield, in batches, the chunks whose file is not there: not complete yet, or half deleted. Only GridFS has any.
+
+    It begins at the `place` that an earlier batch gave.
+    """
+    return gridfs_inventory.fragments(storage, place=place) if isinstance(storage, GridFSStorage) else iter(())
 
 
 def fragment_id(name: str) -> str:

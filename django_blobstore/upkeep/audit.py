@@ -43,8 +43,8 @@ M = TypeVar("M", bound=Model)
 logger = logging.getLogger(__name__)
 
 BATCH = 1000
+BATCH_OF_PATHS = 10_000
 STAGES = ("objects", "contents", "totals", "files", "chunks")
-CUT_OFF = "Looking for chunks without a file was cut off; blobstore_audit on the command line has the time it needs."
 
 
 @dataclass
@@ -324,7 +324,7 @@ class _Audit:
         return sorted(aliases)
 
     def _audit_files(self, alias: str, after: Sequence[Any] | None) -> Iterator[Sequence[Any]]:
-        total = self._resources.filter(storage=alias).count() + self._pending.filter(storage=alias).count()
+        total = self._count_files(alias)
         name, done = after or ("", 0)
         with self._asking(alias):
             storage = ResourceStorage(alias)
@@ -334,6 +334,9 @@ class _Audit:
                 self._report.files += len(names)
                 self._progress(f"files of {alias}", done, max(done, total))
                 yield names[-1], done
+
+    def _count_files(self, alias: str) -> int:
+        return self._resources.filter(storage=alias).count() + self._pending.filter(storage=alias).count()
 
     def _unnamed(self, names: Iterable[str]) -> list[str]:
         """Return those of `names` that no row names, looking in the order in which a path moves.
@@ -373,19 +376,19 @@ class _Audit:
             return False
         return is_ours
 
-    def _audit_fragments(self, alias: str, state: str | None) -> Iterator[str]:
-        """Find chunks without a file, all in one go: their ids, by which they are in order, may be anything."""
-        if state == "begun":
-            self._report.unread.setdefault(alias, CUT_OFF)
-        if state or alias in self._report.unread:
+    def _audit_fragments(self, alias: str, after: Sequence[Any] | None) -> Iterator[Sequence[Any]]:
+        """Find chunks without a file, in the order of their ids, which may be anything."""
+        if alias in self._report.unread:
             return
-        yield "begun"
+        total = self._count_files(alias)
+        place, done = after or ("", 0)
         with self._asking(alias):
             storage = ResourceStorage(alias)
-            for batch in inventory.fragments(storage.storage):
-                self._check_fragments(storage, batch)
-                self._progress(f"chunks of {alias}", 0, 0)
-        yield "done"
+            for batch in inventory.fragments(storage.storage, place=place):
+                self._check_fragments(storage, batch.fragments)
+                done += batch.files
+                self._progress(f"chunks of {alias}", done, max(done, total))
+                yield batch.place, done
 
     def _check_fragments(self, storage: ResourceStorage, batch: Sequence[inventory.Fragment]) -> None:
         old = {str(fragment.id): fragment for fragment in batch if self._is_old(fragment.modified_at)}
@@ -399,8 +402,7 @@ class _Audit:
         """Return those that belong to a file which a row names: it arrives, is being deleted, or can be restored."""
         named: set[str] = set()
         if wanted:
-            rows: Iterator[list[Any]] = chain(_batches_of_rows(self._pending), _batches_of_rows(self._resources))
-            for paths in ([row.path for row in batch] for batch in rows):
+            for paths in chain(_batches_of_paths(self._pending), _batches_of_paths(self._resources)):
                 named.update(wanted & set(map(inventory.fragment_id, paths)))
         return named
 
@@ -440,6 +442,14 @@ def _batches(items: Iterable[T]) -> Iterator[list[T]]:
     remaining = iter(items)
     while batch := list(islice(remaining, BATCH)):
         yield batch
+
+
+def _batches_of_paths(rows: QuerySet[Any]) -> Iterator[list[str]]:
+    """Yield the paths of the rows, which an index has in order, each batch by a query of its own."""
+    paths, after = rows.exclude(path="").order_by("path").values_list("path", flat=True), Q()
+    while batch := list(paths.filter(after)[:BATCH_OF_PATHS]):
+        yield batch
+        after = Q(path__gt=batch[-1])
 
 
 def _batches_of_rows(rows: QuerySet[M]) -> Iterator[list[M]]:

@@ -1,7 +1,7 @@
 """How upkeep is done a few seconds at a time, so that no request which does a part of it takes long.
 
-Each step begins where the one before ended, as the row of the run says. One that is killed costs at most what it was
-at: that content, or those chunks, are passed over by the next one and told of.
+Each step begins where the one before ended, as the row of the run says. One that is killed is done again, but for the
+long content that it was reading: the next one passes that over.
 """
 
 from __future__ import annotations
@@ -125,8 +125,6 @@ def _audit(step: _Step) -> Iterator[None]:
     begin_at = Position(*run.position) if run.position else None
     for position in auditing(report, step, fix=bool(run.options.get("fix")), position=begin_at):
         step.keep(position, **report.figures())
-        if position.stage == "chunks":
-            step.write()
         yield
     step.keep(run.position, **report.figures())
 

@@ -332,6 +332,65 @@ def test_somebody_quicker_is_not_overwritten(
     assert take_failed_requests(complaints) == 1
 
 
+def test_a_link_does_not_take_the_place_of_what_came_meanwhile(
+    panel: Page, bucket: Bucket, tmp_path: Path, stored: Stored, complaints: list[str]
+) -> None:
+    ManagedStorage().put(Namespace(bucket="elsewhere"), "same", b"same")
+
+    def be_quicker(route: Route) -> None:
+        ManagedStorage().put(Namespace(bucket=bucket.pk), "in/a", b"quicker")
+        route.continue_()
+
+    panel.route("**/upload/put-requests/*/", be_quicker)
+    choose(panel, make(tmp_path, {"a": b"same"}) / "a")
+    over(panel, "Failed: 1")
+    expect(row(panel, "in/a")).to_contain_text("there is an object of this name by now")
+    assert stored_contents(bucket) == {"in/a": sha384(b"quicker")}
+    assert take_failed_requests(complaints) == 1
+    assert_sound(stored)
+
+
+def test_a_long_file_asks_before_it_takes_the_place_of_what_came_meanwhile(
+    panel: Page, bucket: Bucket, tmp_path: Path, stored: Stored, complaints: list[str]
+) -> None:
+    shorten(panel)
+    content = content_of(LONG)
+    file = make(tmp_path, {"long.bin": content}) / "long.bin"
+    offsets: list[str] = []
+
+    def be_quicker(route: Route) -> None:
+        if route.request.headers.get("upload-offset") == str(2 * MEGABYTE):
+            ManagedStorage().put(Namespace(bucket=bucket.pk), "in/long.bin", b"quicker")
+        route.continue_()
+
+    panel.route("**/upload/uploads/*/", be_quicker)
+    choose(panel, file)
+    over(panel, "Failed: 1")
+    expect(row(panel, "in/long.bin")).to_contain_text("there is an object of this name by now")
+    assert stored_contents(bucket) == {"in/long.bin": sha384(b"quicker")}
+    panel.unroute("**/upload/uploads/*/")
+    panel.on("request", lambda request: offsets.append(request.headers.get("upload-offset", "")))
+    choose(panel, file)
+    panel.click("dialog button:text-is('Replace them')")
+    over(panel, "Replaced: 1 · Failed: 1")
+    assert list(filter(None, offsets)) == [str(2 * MEGABYTE)], "What had been sent was sent again."
+    assert stored_contents(bucket) == {"in/long.bin": sha384(content)}
+    assert take_failed_requests(complaints) == 1
+    assert_settled(stored)
+
+
+def test_a_long_file_that_was_stored_already_is_told_of(
+    panel: Page, bucket: Bucket, tmp_path: Path, stored: Stored
+) -> None:
+    shorten(panel)
+    content = content_of(LONG)
+    ManagedStorage().put(Namespace(bucket="elsewhere"), "same", content)
+    choose(panel, make(tmp_path, {"long.bin": content}) / "long.bin")
+    over(panel, "Already stored, linked: 1")
+    assert Resource.objects.get().reference_count == 2
+    assert_settled(stored)
+
+
 def test_all_is_done_by_keyboard(panel: Page, bucket: Bucket, tmp_path: Path) -> None:
     ManagedStorage().put(Namespace(bucket=bucket.pk), "in/a", b"old")
     with panel.expect_file_chooser() as chooser:
@@ -368,7 +427,7 @@ def test_without_encryption_files_are_sent_as_they_are(
         panel = opened(context.new_page(), bucket)
         expect(panel.locator("[data-part=insecure]")).to_be_visible()
         choose(panel, *make(tmp_path, {"copy": b"same", "other": b"new"}).iterdir())
-        over(panel, "Stored: 2")
+        over(panel, "Stored: 1 · Already stored, linked: 1")
     assert stored_contents(bucket) == {"in/copy": sha384(b"same"), "in/other": sha384(b"new")}
     assert Resource.objects.get(sha384=sha384(b"same")).reference_count == 2
     # Django sends this header to everybody.

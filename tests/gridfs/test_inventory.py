@@ -49,7 +49,8 @@ def test_a_server_that_fails_is_told_as_an_os_error(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_connection_that_breaks_once_is_not_noticed(storage: GridFSStorage, mongo_uri: str, command: str) -> None:
     with failing(mongo_uri, command, mode={"times": 1}, closeConnection=True) as end:
-        [[fragment]] = gridfs_inventory.fragments(storage)
+        [batch] = gridfs_inventory.fragments(storage)
+        [fragment] = batch.fragments
         assert gridfs_inventory.delete_fragments(storage, fragment.id)
         assert end() == 1
     assert storage._bucket.chunks.count_documents({}) == 0

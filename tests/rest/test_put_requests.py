@@ -94,6 +94,20 @@ def test_a_proof_for_a_path_in_use_replaces_the_object(asker: APIClient, bucket:
     assert_sound(stored)
 
 
+def test_a_proof_for_a_new_object_replaces_none_and_can_be_answered_without_the_condition(
+    asker: APIClient, bucket: Bucket, stored: Stored
+) -> None:
+    asker.credentials(HTTP_IF_NONE_MATCH="*")
+    asked = ask(asker, bucket)
+    ManagedStorage().put(Namespace(bucket=bucket.pk), "copy", b"quicker")
+    assert refusal(prove(asker, asked)) == refusal(ask(asker, bucket)) == (412, "precondition-failed")
+    assert ManagedStorage().get(Namespace(bucket=bucket.pk), "copy").read() == b"quicker"
+    asker.credentials()
+    assert prove(asker, asked).status_code == 200
+    assert ManagedStorage().get(Namespace(bucket=bucket.pk), "copy").read() == CONTENT
+    assert_sound(stored)
+
+
 def test_the_object_has_the_content_type_and_the_metadata_that_were_asked_for(
     asker: APIClient, bucket: Bucket, stored: Stored
 ) -> None:

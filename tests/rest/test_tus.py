@@ -255,6 +255,41 @@ def test_who_may_only_add_never_replaces_what_came_while_their_upload_did(
     assert len(stored.names()) == 1
 
 
+def test_an_upload_for_a_new_object_replaces_none_and_can_go_on_without_the_condition(
+    client: httpx.Client, bucket: Bucket, stored: Stored
+) -> None:
+    new, read = {"If_None_Match": "*"}, f"buckets/{bucket.pk}/objects/a/b"
+    url = begin(client, Upload_Metadata=target(bucket), **new).headers["Location"]
+    assert patch(client, url, 0, CONTENT[:HALF], **new).status_code == 204
+    ManagedStorage().put(Namespace(bucket=bucket.pk), "a/b", b"quicker")
+    for refused in (
+        patch(client, url, HALF, CONTENT[HALF:], **new),
+        begin(client, Upload_Metadata=target(bucket), **new),
+        begin(client, len(CONTENT), CONTENT, Upload_Metadata=target(bucket), **new),
+    ):
+        assert (refused.status_code, refused.json()["code"]) == (412, "precondition-failed")
+    assert client.get(read).content == b"quicker"
+    assert client.head(url).headers["Upload-Offset"] == str(HALF)
+    assert patch(client, url, HALF, CONTENT[HALF:]).status_code == 204
+    assert client.get(read).content == CONTENT
+    assert patch(client, url, len(CONTENT), b"", **new).status_code == 204, "It has become the object that is there."
+    assert_sound(stored)
+
+
+def test_whether_an_object_is_new_is_decided_in_the_commit(
+    client: httpx.Client, bucket: Bucket, stored: Stored
+) -> None:
+    put = partial(ManagedStorage().put, Namespace(bucket=bucket.pk), "a/b", b"quicker")
+    new = {"If-None-Match": "*", "Content-Type": TYPE}
+    body = meanwhile(CONTENT, put)
+    refused = client.post(
+        "uploads/", content=body, headers=new | {"Upload-Length": str(len(CONTENT)), "Upload-Metadata": target(bucket)}
+    )
+    assert (refused.status_code, refused.json()["code"]) == (412, "precondition-failed")
+    assert client.get(f"buckets/{bucket.pk}/objects/a/b").content == b"quicker"
+    assert_sound(stored)
+
+
 def test_the_method_may_be_said_by_a_header(client: httpx.Client) -> None:
     url = begin(client).headers["Location"]
     headers = {"X-HTTP-Method-Override": "PATCH", "Upload-Offset": "0", "Content-Type": TYPE}

@@ -3,8 +3,10 @@
 const TUS = {"Tus-Resumable": "1.0.0"};
 const PATIENCE = [1, 2, 4, 8, 16]; // seconds between attempts
 const LONGEST_WAIT = 60;
+const TAKEN = "precondition-failed";
 const PASSING = new Set([0, 423, 429, 502, 503, 504]);
 const REMEMBERED = "blobstore-upload:";
+const WAS_STORED = "Blobstore-Was-Stored"; // told to those who may know
 const KEPT = 7 * 24 * 3600 * 1000; // milliseconds for which an upload that was broken off is spoken of
 
 /** An error: `status` is that of the answer, 0 without one; `code` is that of the server, or one of ours. */
@@ -188,8 +190,13 @@ export class Sender {
         return {"X-CSRFToken": this.token};
     }
 
-    #post(url, said, signal) {
-        const headers = {...this.#csrf, "Content-Type": "application/json"};
+    /** Let no request take the place of an object that the person was not asked about. */
+    #condition({replaces}) {
+        return replaces ? {} : {"If-None-Match": "*"};
+    }
+
+    #post(item, url, said, signal) {
+        const headers = {...this.#csrf, ...this.#condition(item), "Content-Type": "application/json"};
         return ask("POST", url, {body: JSON.stringify(said), headers, signal});
     }
 
@@ -201,20 +208,21 @@ export class Sender {
     }
 
     /** Say whether the store had the content and now refers to it at the path. */
-    async #claim({path, file}, sha384, {onPhase, signal}) {
+    async #claim(item, sha384, {onPhase, signal}) {
+        const {path, file} = item;
         try {
             const wanted = {path, sha384, content_type: file.type};
-            const {status, json, header} = await this.#post(this.urls.putRequests, wanted, signal);
+            const {status, json, header} = await this.#post(item, this.urls.putRequests, wanted, signal);
             if (status === 204) {
                 return false;
             }
             onPhase("linking");
             const proof = await this.hashing.run("prove", path, file, sha384, json);
-            await this.#post(here(header("Location")), {proof}, signal);
+            await this.#post(item, here(header("Location")), {proof}, signal);
             return true;
         } catch (error) {
-            // Whatever is wrong with linking, the file can be sent; what is wrong with that too is told then.
-            if (error instanceof Problem) {
+            // Whatever else is wrong with linking, the file can be sent; what is wrong with that too is told then.
+            if (error instanceof Problem && error.code !== TAKEN) {
                 return false;
             }
             throw error;
@@ -222,17 +230,15 @@ export class Sender {
     }
 
     async #put(item, sha384, hooks) {
-        const headers = {...this.#csrf, "Content-Type": item.file.type || "application/octet-stream"};
+        const type = item.file.type || "application/octet-stream";
+        const headers = {...this.#csrf, ...this.#condition(item), "Content-Type": type};
         if (sha384) {
             headers["X-Content-SHA384"] = sha384;
         }
-        if (!item.replaces) {
-            headers["If-None-Match"] = "*"; // unless somebody was quicker
-        }
         hooks.onPhase("sending");
         const url = this.urls.objects + item.path.split("/").map(encodeURIComponent).join("/");
-        const {status} = await patiently(hooks, () => ask("PUT", url, {body: item.file, headers, ...hooks}));
-        return status === 200 ? "replaced" : "stored";
+        const {status, header} = await patiently(hooks, () => ask("PUT", url, {body: item.file, headers, ...hooks}));
+        return header(WAS_STORED) ? "linked" : status === 200 ? "replaced" : "stored";
     }
 
     async #resume(item, hooks) {
@@ -244,11 +250,12 @@ export class Sender {
             url = await patiently(hooks, () => this.#begin(item, hooks));
             offset = 0;
         }
+        let wasStored = false;
         try {
             while (offset < item.file.size) {
                 this.remembered.set(item, url, offset);
                 hooks.onProgress(offset);
-                offset = await this.#append(item, url, offset, hooks);
+                [offset, wasStored] = await this.#append(item, url, offset, hooks);
             }
         } catch (error) {
             if (error.name === "AbortError") {
@@ -257,13 +264,15 @@ export class Sender {
             throw error;
         }
         this.remembered.remove(key);
-        return item.replaces ? "replaced" : "stored";
+        return wasStored ? "linked" : item.replaces ? "replaced" : "stored";
     }
 
-    async #begin({path, file}, {signal}) {
+    async #begin(item, {signal}) {
+        const {path, file} = item;
         const said = {...this.target, path, ...(file.type && {content_type: file.type})};
         const metadata = Object.entries(said).map(([name, value]) => `${name} ${base64(value)}`).join(",");
-        const headers = {...this.#csrf, ...TUS, "Upload-Length": String(file.size), "Upload-Metadata": metadata};
+        const length = {"Upload-Length": String(file.size), "Upload-Metadata": metadata};
+        const headers = {...this.#csrf, ...TUS, ...this.#condition(item), ...length};
         const {header} = await ask("POST", this.urls.uploads, {headers, signal});
         return here(header("Location"));
     }
@@ -280,8 +289,12 @@ export class Sender {
         }
     }
 
-    /** Send the next piece and return how far the server is; what broke off is asked for first. */
-    async #append({file}, url, offset, hooks) {
+    /**
+     * Send the next piece. Return how far the server is, and whether it says that it had the content; what broke off is
+     * asked for first.
+     */
+    async #append(item, url, offset, hooks) {
+        const {file} = item;
         const type = "application/offset+octet-stream";
         let at = offset;
         return patiently(hooks, async (attempt) => {
@@ -291,14 +304,15 @@ export class Sender {
                     throw new Problem(404, "upload-lost");
                 }
                 if (at === file.size) {
-                    return at;
+                    return [at, false];
                 }
             }
-            const headers = {...this.#csrf, ...TUS, "Upload-Offset": String(at), "Content-Type": type};
+            const place = {"Upload-Offset": String(at), "Content-Type": type};
+            const headers = {...this.#csrf, ...TUS, ...this.#condition(item), ...place};
             const body = file.slice(at, at + this.piece);
             const onProgress = (sent) => hooks.onProgress(at + sent);
             const {header} = await ask("PATCH", url, {body, headers, signal: hooks.signal, onProgress});
-            return Number(header("Upload-Offset"));
+            return [Number(header("Upload-Offset")), Boolean(header(WAS_STORED))];
         });
     }
 }
