@@ -6,15 +6,19 @@ that any backend of object permissions takes part. The owner of a bucket may do 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Set
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
 
 from django.contrib.auth import get_backends
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import PermissionsMixin
 from django.contrib.contenttypes.models import ContentType
 from django.db import connections, router
+from django.utils.module_loading import import_string
 
+from django_blobstore.conf import conf
 from django_blobstore.models import Bucket
 
 if TYPE_CHECKING:
@@ -24,6 +28,9 @@ Action = Literal["view", "add", "change", "delete"]
 Model = Literal["bucket", "managedresource"]
 
 ACTIONS: tuple[Action, ...] = ("view", "add", "change", "delete")
+# No backend need tell which objects a permission is granted on, so it is asked about so many buckets, one by one.
+LOOKED_AT = 200
+_KNOWN = "_blobstore_granted"
 
 
 def may(user: User, action: Action, model: Model, bucket: Bucket | None = None) -> bool:
@@ -79,3 +86,25 @@ def _sql(model: type[User]) -> str:
         f" ON {members}.{groups.m2m_reverse_name()} = {of_groups}.{theirs.m2m_column_name()}"
         f" WHERE {members}.{groups.m2m_column_name()} = %s))"
     )
+
+
+def granted_buckets(user: User, action: Action, model: Model) -> Set[UUID]:
+    """Return the buckets in which `user` may do `action` with rows of `model` by a permission on the bucket alone.
+
+    They are found once for each `user` as it is in memory; see the setting ``GRANTED_BUCKETS``.
+    """
+    known: dict[str, Any] = user.__dict__.setdefault(_KNOWN, {})
+    permission = f"django_blobstore.{action}_{model}"
+    if permission not in known:
+        known[permission] = frozenset(_granted(user, permission, known) if user.is_active else ())
+    buckets: Set[UUID] = known[permission]
+    return buckets
+
+
+def _granted(user: User, permission: str, known: dict[str, Any]) -> Iterable[UUID]:
+    if conf.GRANTED_BUCKETS:
+        found: Iterable[UUID] = import_string(conf.GRANTED_BUCKETS)(user, permission)
+        return found
+    if "" not in known:
+        known[""] = list(Bucket.objects.order_by("pk")[:LOOKED_AT])
+    return [bucket.pk for bucket in known[""] if user.has_perm(permission, bucket)]

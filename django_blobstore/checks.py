@@ -1,7 +1,7 @@
 """What Django's ``check`` command can tell of a wrong set-up before it loses or leaks anything.
 
 Ids are never used again for something else: E001 BLOBSTORE is no dict, E002 unknown setting, E003 value refused,
-E004 DEDUP_SCOPE cannot be called, E005 storage alias missing, E006 storage cannot be made, E007 unsuitable database,
+E004 a callable cannot be called, E005 storage alias missing, E006 storage cannot be made, E007 unsuitable database,
 E008 SERVE_LOCATION of no storage, E009 CONTENT_HOST without its middleware; W001 SQLite without IMMEDIATE, W002 SQLite
 without WAL, W003 weak proofs, W004 a storage's own complaint (``--deploy``), W005 SERVE_METHOD of no use for the
 storage, W006 no CONTENT_HOST (``--deploy``). From E020 and W020 on they are those of `project_checks`.
@@ -106,7 +106,9 @@ def _refused(name: str) -> Error:
 
 def _check_meanings(refused: Set[str]) -> Iterator[CheckMessage]:
     if "DEDUP_SCOPE" not in refused and "." in conf.DEDUP_SCOPE:
-        yield from _check_callable(conf.DEDUP_SCOPE)
+        yield from _check_callable("DEDUP_SCOPE", "takes a Namespace and returns a string")
+    if "GRANTED_BUCKETS" not in refused and conf.GRANTED_BUCKETS:
+        yield from _check_callable("GRANTED_BUCKETS", "takes a user and a permission and returns UUIDs")
     if "STORAGE" not in refused:
         yield from _check_storage(conf.STORAGE)
     if conf.PROOF_PROTOCOL == "seed":
@@ -145,15 +147,16 @@ def _obstacle(alias: str, method: str) -> str:
     return "" if can[method] else f"the storage {alias!r} has no {lacks[method]}"
 
 
-def _check_callable(dotted: str) -> Iterator[CheckMessage]:
-    hint = "It must be the dotted path of a callable that takes a Namespace and returns a string."
+def _check_callable(name: str, does: str) -> Iterator[CheckMessage]:
+    dotted = getattr(conf, name)
+    hint = f"It must be the dotted path of a callable that {does}."
     try:
         if callable(import_string(dotted)):
             return
         fault = "it cannot be called"
     except ImportError as error:
         fault = str(error)
-    yield Error(f"BLOBSTORE['DEDUP_SCOPE'] is {dotted!r}: {fault}.", hint=hint, id="blobstore.E004")
+    yield Error(f"BLOBSTORE[{name!r}] is {dotted!r}: {fault}.", hint=hint, id="blobstore.E004")
 
 
 def _check_storage(alias: str) -> Iterator[CheckMessage]:

@@ -81,6 +81,15 @@ class Settings:
         accepts=lambda value: isinstance(value, str) and (value in ("global", "owner", "bucket") or "." in value),
         expects="'global', 'owner', 'bucket' or the dotted path of a callable",
     )
+    GRANTED_BUCKETS = Setting[str](
+        "",
+        "Where a backend of object permissions grants something on single buckets, what finds those buckets for the "
+        "lists of the admin: the dotted path of a callable that takes a user and a permission, such as "
+        "'django_blobstore.view_managedresource', and returns UUIDs. Unset: of 200 buckets the backend is asked about "
+        "each.",
+        accepts=lambda value: value == "" or (isinstance(value, str) and "." in value),
+        expects="the dotted path of a callable, or ''",
+    )
     PROOF_PROTOCOL = Setting[str](
         "hmac",
         "What a holder answers: 'hmac' (keyed, many ranges), or 'seed' (plain SHA-384 of one range, for old clients).",

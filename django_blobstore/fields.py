@@ -159,6 +159,13 @@ class BlobFileMixin(FileField):
             yield Warning(message, hint=hint, obj=self, id="blobstore.W022")
 
 
+def file_fields() -> Iterator[FileField]:
+    """Yield each column of the project that has names of files, Django's own fields too."""
+    for model in apps.get_models(include_auto_created=True):
+        if model._meta.managed and not model._meta.proxy:
+            yield from (field for field in model._meta.local_concrete_fields if isinstance(field, FileField))
+
+
 class BlobField(BlobFileMixin):
     """A FileField whose file belongs to its row; see `BlobFileMixin`."""
 
@@ -233,10 +240,7 @@ def _is_used(storage: Storage, name: str) -> bool:
 
 
 def _fields_on(storage: Storage) -> Iterator[FileField]:
-    for model in apps.get_models(include_auto_created=True):
-        for field in model._meta.local_concrete_fields if model._meta.managed else ():
-            if isinstance(field, FileField) and field.storage == storage:
-                yield field
+    return (field for field in file_fields() if field.storage == storage)
 
 
 def _has(field: FileField, name: str) -> bool:

@@ -15,7 +15,15 @@ from pytest_django import Settings
 
 from django_blobstore.admin import upkeep
 from django_blobstore.managed import ManagedStorage, Namespace
-from django_blobstore.models import Bucket, ManagedResource, Measurement, PendingFile, Resource, UpkeepRun
+from django_blobstore.models import (
+    Bucket,
+    ManagedResource,
+    Measurement,
+    PendingFile,
+    Resource,
+    ResumableUpload,
+    UpkeepRun,
+)
 from django_blobstore.upkeep import begin, measure, scrub, sweep
 from tests.admin_pages import administrator, page, staff, text
 from tests.stored import Stored
@@ -77,7 +85,8 @@ def test_a_bucket_has_totals_of_this_moment_and_only_its_own_rankings(database: 
     assert "As of now Objects 4 Logical size 2.0 KB" in shown
     assert "other" not in shown
     assert re.search(r"Most shared contents .*? 2 1 byte", shown), "The reference in the other bucket does not count."
-    assert "Upkeep" not in shown
+    assert "Upkeep of the whole store" in shown
+    assert "Run now" not in shown
 
 
 def test_what_was_removed_is_still_ranked_but_leads_nowhere(database: str, stored: Stored) -> None:
@@ -125,7 +134,7 @@ def test_each_list_on_it_needs_the_permission_for_what_it_lists(database: str, s
 
 def test_without_any_permission_there_is_no_dashboard(database: str, stored: Stored) -> None:
     put("a", b"1")
-    client = staff("view_managedresource")
+    client = staff("view_bucket", "view_resource")
     assert dashboard(client).status_code == 403
     assert dashboard(client, Bucket.objects.get()).status_code == 404
     assert dashboard(client, Bucket(name="never saved")).status_code == 404
@@ -151,6 +160,35 @@ def test_files_requests_and_damage_are_counted_by_the_last_sweep(database: str, 
     shown = plain(dashboard(administrator()))
     assert "Files arriving 1 Files to be deleted later 1 Files overdue for deletion 0" in shown
     assert "Contents damaged 1 Contents missing 0" in shown
+
+
+def test_what_is_under_way_is_counted_for_a_bucket_and_what_is_due_next_is_told(
+    database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket, other = put("a", b"1").bucket, put("b", b"2", bucket="music").bucket
+    soon, later, earlier = (timezone.now() + timedelta(hours=hours) for hours in (1, 2, -1))
+    for n, (where, columns) in enumerate(
+        [
+            (bucket, {"lease_until": later}),
+            (bucket, {"lease_until": later}),
+            (bucket, {"discard": True, "due_at": soon}),
+            (bucket, {"discard": True, "due_at": earlier}),
+            (other, {"lease_until": later}),
+            (None, {"lease_until": earlier}),
+        ]
+    ):
+        PendingFile.objects.create(path=f"{n}", storage="blobstore", bucket=where, **columns)
+    for n, expires_at in enumerate((soon, earlier)):
+        ResumableUpload.objects.create(id=f"{n}", bucket=bucket, path="a", expires_at=expires_at)
+    response = dashboard(staff("view_managedresource"), bucket)
+    told = "Files arriving 2 Uploads given up 0 Files to be deleted later 1 Files overdue for deletion 1"
+    assert f"{told} Uploads in pieces 1" in plain(response)
+    assert response.context["under_way"].due_at == earlier
+    monkeypatch.setattr("django_blobstore.admin.dashboard.COUNTED", 3)
+    User.objects.all().delete()
+    assert "There are more than were counted" in plain(dashboard(staff("view_managedresource"), bucket))
+    User.objects.all().delete()
+    assert "Uploads given up 0" in plain(dashboard(staff("view_managedresource"), other))
 
 
 def test_what_is_due_next_follows_from_the_last_run(database: str, stored: Stored, settings: Settings) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
+from django.urls import reverse
 from pytest_django import Settings
 
+from django_blobstore import access
 from django_blobstore.managed import ManagedStorage, Namespace
-from django_blobstore.models import Bucket, ManagedResource, Resource
+from django_blobstore.models import Bucket, ManagedResource, Measurement, PendingFile, PutRequest, Resource, UpkeepRun
+from django_blobstore.upkeep import sweep
 from tests.admin_pages import page, text
 from tests.invariants import assert_sound
 from tests.rest import object_permissions
@@ -28,6 +33,7 @@ PEOPLE: dict[str, dict[str, Any]] = {
     "views and deletes objects": {"general": ["view_managedresource", "delete_managedresource"]},
     "views and changes objects": {"general": ["view_managedresource", "change_managedresource"]},
     "views photos": {"in_photos": ["view_managedresource"]},
+    "views bucket photos": {"in_photos": ["view_bucket"]},
     "views and deletes in photos": {"in_photos": ["view_managedresource", "delete_managedresource"]},
     "owns photos": {"owns": True},
     "owns photos and views resources": {"owns": True, "general": ["view_resource"]},
@@ -36,6 +42,8 @@ VIEWS_ALL = {"views objects", "views and deletes objects", "views and changes ob
 IN_PHOTOS = {"views photos", "views and deletes in photos", "owns photos", "owns photos and views resources"}
 OWNERS = {"owns photos", "owns photos and views resources"}
 RESOURCES = {"views resources", "owns photos and views resources"}
+# Who is granted something in one bucket, or owns it, and has no permission on objects or buckets in general.
+OF_ONE_BUCKET = sorted(IN_PHOTOS | {"views bucket photos"})
 
 # Which page is answered to whom; to all others it is refused or not found.
 PAGES: dict[str, set[str]] = {
@@ -59,10 +67,19 @@ PAGES: dict[str, set[str]] = {
     "delete in secret": {"views and deletes objects"},
     "delete folder of photos": {"views and deletes objects", "views and deletes in photos"} | OWNERS,
     "delete folder of secret": {"views and deletes objects"},
-    "list of buckets": {"views buckets"} | OWNERS,
-    "bucket photos": {"views buckets"} | OWNERS,
+    "list of buckets": {"views buckets", "views bucket photos"} | IN_PHOTOS,
+    "search for photos": {"views buckets", "views bucket photos"} | IN_PHOTOS,
+    "bucket photos": {"views buckets", "views bucket photos"} | OWNERS,
     "bucket secret": {"views buckets"},
     "delete photos": OWNERS,
+    "dashboard": IN_PHOTOS,
+    "dashboard of photos": VIEWS_ALL | IN_PHOTOS,
+    "dashboard of secret": VIEWS_ALL,
+    "places": set(PEOPLE),
+    "index": set(PEOPLE) - {"nobody"},
+    "pending files": set(),
+    "put requests": set(),
+    "runs of upkeep": set(),
     "list of resources": RESOURCES,
     "resource": RESOURCES,
 }
@@ -105,6 +122,13 @@ def addresses() -> dict[str, str]:
         "browse global": f"{browse}?namespace=global",
         "browse a user": f"{browse}?user=of+somebody",
         "list of buckets": page(Bucket, "changelist"),
+        "search for photos": f"{page(Bucket, 'changelist')}?q=photos",
+        "dashboard": page(Measurement, "changelist"),
+        "places": browse,
+        "index": reverse("admin:app_list", args=["django_blobstore"]),
+        "pending files": page(PendingFile, "changelist"),
+        "put requests": page(PutRequest, "changelist"),
+        "runs of upkeep": page(UpkeepRun, "changelist"),
         "delete photos": page(Bucket, "delete", buckets["photos"].pk),
         "list of resources": page(Resource, "changelist"),
         "resource": page(Resource, "change", Resource.objects.get().pk),
@@ -114,6 +138,7 @@ def addresses() -> dict[str, str]:
         found |= {
             f"browse {name}": f"{browse}?bucket={bucket.pk}",
             f"bucket {name}": page(Bucket, "change", bucket.pk),
+            f"dashboard of {name}": page(Measurement, "bucket", bucket.pk),
             f"object in {name}": page(ManagedResource, "change", managed.pk),
             f"download from {name}": page(ManagedResource, "download", managed.pk),
             f"preview from {name}": page(ManagedResource, "content", managed.pk),
@@ -140,6 +165,67 @@ def test_each_page_is_answered_to_those_who_may_see_it_and_to_nobody_else(
     assert wrong == []
     assert ManagedResource.objects.count() == 4
     assert_sound(stored)
+
+
+@pytest.mark.parametrize("person", OF_ONE_BUCKET)
+def test_who_may_see_one_bucket_finds_it_and_no_page_tells_of_another(
+    content: Resource, stored: Stored, person: str
+) -> None:
+    ManagedStorage().put(Namespace("secret"), "folder/two", b"secret " * 1000)
+    sweep()
+    client = client_of(person)
+    answers = {name: client.get(address) for name, address in addresses().items()}
+    shown = {name: text(answer) for name, answer in answers.items() if answer.status_code == 200}
+    assert shown.keys() >= {"list of buckets", "search for photos", "places"}
+    telling = re.compile(r"secret|of somebody|folder/two|6[.,]8.KB|7[.,]?006")
+    assert {name: telling.findall(told) for name, told in shown.items() if telling.search(told)} == {}
+    found = ["list of buckets", "search for photos", *(["dashboard"] if person in IN_PHOTOS else [])]
+    assert [name for name in found if "photos" not in shown[name]] == []
+    if person in IN_PHOTOS:
+        [(bucket, _url)] = answers["dashboard"].context["own_buckets"]
+        assert (bucket.name, bucket.object_count, bucket.logical_bytes) == ("photos", 1, 6)
+        totals = answers["dashboard of photos"].context["figures"].totals
+        assert totals == (1, 6, 6)
+        assert "Objects" in shown["list of buckets"]
+    else:
+        assert "6 bytes" not in shown["list of buckets"].replace("\xa0", " ")
+
+
+def test_each_bucket_in_the_list_leads_to_a_page_that_may_be_seen(content: Resource) -> None:
+    for person in OF_ONE_BUCKET:
+        client = client_of(person)
+        links = re.findall('<th class="field-label"><a href="([^"]*)"', page_source(client, page(Bucket, "changelist")))
+        assert [client.get(unescape(link)).status_code for link in links] == [200], person
+
+
+def test_no_order_of_the_list_tells_how_much_is_in_buckets_that_one_may_not_see(content: Resource) -> None:
+    usage = {"object_count", "logical_bytes", "stored_bytes"}
+    for person, may_sort in {"views bucket photos": False, "views photos": True, "owns photos": True}.items():
+        client = client_of(person)
+        orders = {
+            name
+            for column in range(1, 9)
+            for name in client.get(page(Bucket, "changelist"), {"o": column}).context["cl"].queryset.query.order_by
+        }
+        assert bool(usage & orders) == may_sort, person
+
+
+def test_a_project_can_say_where_permissions_on_single_buckets_are(
+    content: Resource, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "LOOKED_AT", 0)
+    client = client_of("views photos")
+    photos = Bucket.objects.get(name="photos")
+    buckets = page(Bucket, "changelist")
+    assert client.get(buckets).status_code == 403, "Of no bucket the backend was asked."
+    assert client.get(f"{page(ManagedResource, 'browse')}?bucket={photos.pk}").status_code == 200
+    settings.BLOBSTORE = {"GRANTED_BUCKETS": "tests.rest.object_permissions.buckets"}
+    assert "photos" in text(client.get(buckets))
+    assert "secret" not in text(client.get(buckets))
+
+
+def page_source(client: Client, address: str) -> str:
+    return client.get(address).content.decode()
 
 
 @pytest.mark.parametrize(

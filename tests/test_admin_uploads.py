@@ -181,7 +181,7 @@ def test_the_panel_asks_the_database_nothing(bucket: Bucket) -> None:
         (["view_managedresource"], False),
         (["view_resource"], False),
     ],
-    ids="+".join,
+    ids=lambda value: "+".join(value) if isinstance(value, list) else "",
 )
 @pytest.mark.parametrize("scope", ["global", "bucket"])
 def test_that_content_was_stored_is_told_only_to_who_may_see_all_contents(

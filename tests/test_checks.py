@@ -98,13 +98,15 @@ def test_every_setting_refuses_a_value_of_no_use_and_says_what_it_expects(settin
 
 
 @pytest.mark.parametrize("dotted", ["no.such.module", "tests.test_checks.missing", "tests.test_checks.SOMETHING"])
-def test_a_dedup_scope_that_cannot_be_called_is_an_error(settings: Settings, dotted: str) -> None:
-    settings.BLOBSTORE = {"DEDUP_SCOPE": dotted}
+@pytest.mark.parametrize("name", ["DEDUP_SCOPE", "GRANTED_BUCKETS"])
+def test_what_cannot_be_called_is_an_error(settings: Settings, name: str, dotted: str) -> None:
+    settings.BLOBSTORE = {name: dotted}
+    assert name in found()["blobstore.E004"].msg
     assert dotted in found()["blobstore.E004"].msg
 
 
-def test_a_dedup_scope_that_can_be_called_is_fine(settings: Settings) -> None:
-    settings.BLOBSTORE = {"DEDUP_SCOPE": "tests.test_checks.found"}
+def test_what_can_be_called_is_fine(settings: Settings) -> None:
+    settings.BLOBSTORE = dict.fromkeys(("DEDUP_SCOPE", "GRANTED_BUCKETS"), "tests.test_checks.found")
     assert found() == {}
 
 

@@ -19,6 +19,7 @@ FILES = {"BACKEND": "django.core.files.storage.FileSystemStorage"}
 DEFAULTS: dict[str, Any] = {
     "STORAGE": "blobstore",
     "DEDUP_SCOPE": "global",
+    "GRANTED_BUCKETS": "",
     "PROOF_PROTOCOL": "hmac",
     "PROOF_SCOPE": "global",
     "PROOF_LIFETIME": 60,
@@ -36,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
 TAKEN: dict[str, list[Any]] = {
     "STORAGE": ["default", "blobs"],
     "DEDUP_SCOPE": ["global", "owner", "bucket", "project.tenants.scope"],
+    "GRANTED_BUCKETS": ["", "project.permissions.buckets_granted"],
     "PROOF_PROTOCOL": ["hmac", "seed"],
     "PROOF_SCOPE": ["global", "readable", "off"],
     "PROOF_LIFETIME": [1, 0.5],
@@ -53,6 +55,7 @@ TAKEN: dict[str, list[Any]] = {
 REFUSED: dict[str, list[Any]] = {
     "STORAGE": [None, 1],
     "DEDUP_SCOPE": ["", "tenant", None, len],
+    "GRANTED_BUCKETS": ["guess", None, len],
     "PROOF_PROTOCOL": ["HMAC", None, ["hmac"]],
     "PROOF_SCOPE": ["", None, True],
     "PROOF_LIFETIME": [0, -1, None, "60", True],

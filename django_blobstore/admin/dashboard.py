@@ -18,12 +18,13 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from django_blobstore.access import may
 from django_blobstore.admin import columns
 from django_blobstore.admin.base import ReadOnlyAdmin
 from django_blobstore.admin.charts import Chart, growth, share
-from django_blobstore.admin.places import sees_counts, viewer
+from django_blobstore.admin.places import has_own_buckets, own_buckets, sees_counts, sees_every_place, viewer
 from django_blobstore.admin.upkeep import Standing, upkeep_of
 from django_blobstore.models import (
     Bucket,
@@ -33,6 +34,7 @@ from django_blobstore.models import (
     PutRequest,
     Ranking,
     Resource,
+    ResumableUpload,
     Totals,
     Usage,
     start_of_day,
@@ -41,6 +43,17 @@ from django_blobstore.namespaces import Namespace
 
 PERIODS = (30, 90, 365)
 NAME = "django_blobstore_measurement"
+# So many buckets are listed to who has only some; the others are in the list of buckets.
+LISTED = 50
+# So many files, or uploads, that are under way in a bucket are counted, by an index, for each look at its dashboard.
+COUNTED = 1000
+# States of files: what each is called, whether it is to be deleted, and whether it should have been.
+_STATES = (
+    (gettext_lazy("Files arriving"), False, False),
+    (gettext_lazy("Uploads given up"), False, True),
+    (gettext_lazy("Files to be deleted later"), True, False),
+    (gettext_lazy("Files overdue for deletion"), True, True),
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,18 @@ class Entry:
     share: str
 
 
+@dataclass(frozen=True)
+class UnderWay:
+    """How many files and uploads are on their way into a bucket; of more than `COUNTED`, `is_all` is False.
+
+    `due_at` is when the first of them may be deleted, unless it is done by then.
+    """
+
+    lines: Sequence[tuple[Any, int, str, bool]]
+    due_at: datetime | None
+    is_all: bool
+
+
 class DashboardAdmin(ReadOnlyAdmin):
     """Shows the totals where other tables have their list."""
 
@@ -91,7 +116,10 @@ class DashboardAdmin(ReadOnlyAdmin):
         ]
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("django_blobstore.view_measurement")
+        return sees_store(viewer(request)) or has_own_buckets(viewer(request))
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         if not self.has_view_permission(request):
@@ -99,9 +127,9 @@ class DashboardAdmin(ReadOnlyAdmin):
         return self._respond(request, None)
 
     def bucket_view(self, request: HttpRequest, key: Any) -> HttpResponse:
-        """Show the dashboard of one bucket, to whoever may see the bucket."""
+        """Show the dashboard of one bucket, to whoever may see the objects that its figures are of."""
         bucket = get_object_or_404(Bucket, pk=key)
-        if not may(viewer(request), "view", "bucket", bucket):
+        if not may(viewer(request), "view", "managedresource", bucket):
             raise Http404(_("There is no such bucket, or you may not see it."))
         return self._respond(request, bucket)
 
@@ -127,6 +155,8 @@ class _Dashboard:
         self.days = _period(request.GET.get("days", ""))
 
     def context(self) -> dict[str, Any]:
+        if not (self.bucket or sees_store(self.user)):
+            return {"only_own": True, **self._own_buckets()}
         measured = self._measurements()
         shown = {
             "figures": self._figures(measured),
@@ -135,8 +165,32 @@ class _Dashboard:
             "periods": PERIODS,
             "days": self.days,
             **self._rankings(),
+            **self._operation(),
         }
-        return shown if self.bucket else {**shown, **self._operation()}
+        return {**shown, "under_way": self._under_way(self.bucket)} if self.bucket else {**shown, **self._own_buckets()}
+
+    def _own_buckets(self) -> dict[str, Any]:
+        """Return the buckets of who sees some and not all."""
+        if sees_every_place(self.user):
+            return {}
+        found = own_buckets(self.user).with_usage().order_by("name", "pk")[: LISTED + 1]
+        own = [(bucket, columns.page_url(self.site, Measurement, "bucket", bucket.pk)) for bucket in found]
+        return {"own_buckets": own[:LISTED], "has_more_buckets": len(own) > LISTED, "now": timezone.now()}
+
+    def _under_way(self, bucket: Bucket) -> UnderWay:
+        """Count files and resumable uploads meant for `bucket`, as far as the index has them in `COUNTED` rows."""
+        now = timezone.now()
+        files = list(PendingFile.objects.filter(bucket=bucket).order_by("user", "managed_path")[: COUNTED + 1])
+        uploads = list(ResumableUpload.objects.filter(bucket=bucket).order_by("user", "path")[: COUNTED + 1])
+        pieces = [one for one in uploads if one.state != ResumableUpload.State.FINISHED and one.expires_at > now]
+        url = columns.page_url(self.site, PendingFile, "changelist") if self._sees("pendingfile") else ""
+        lines: list[tuple[Any, int, str, bool]] = [
+            (label, sum(file.discard == discard and file.is_overdue == overdue for file in files), url, overdue)
+            for label, discard, overdue in _STATES
+        ]
+        lines.append((_("Uploads in pieces"), len(pieces), "", False))
+        ends = [file.deadline for file in files] + [upload.expires_at for upload in pieces]
+        return UnderWay(lines, min(ends, default=None), max(len(files), len(uploads)) <= COUNTED)
 
     def _measurements(self) -> list[Measurement]:
         """Return the rows of the period, and the one before it, which says where the lines begin."""
@@ -171,7 +225,7 @@ class _Dashboard:
             shown["largest"] = self._largest(found.get(Ranking.By.LENGTH))
         if sees_objects if self.bucket else sees_counts(self.user):
             shown["most_shared"] = self._most_shared(found.get(Ranking.By.COUNT))
-        if not self.bucket and may(self.user, "view", "bucket"):
+        if not self.bucket and sees_objects and may(self.user, "view", "bucket"):
             shown["largest_buckets"] = self._largest_buckets(found.get(Ranking.By.STORED))
         return shown
 
@@ -221,6 +275,8 @@ class _Dashboard:
         if not self.user.has_perm("django_blobstore.view_upkeeprun"):
             return {}
         upkeep = upkeep_of(self.site)
+        if self.bucket:
+            return {"upkeep": upkeep}
         return {
             "upkeep": upkeep,
             "may_run": self.user.has_perm("django_blobstore.add_upkeeprun"),
@@ -233,6 +289,11 @@ class _Dashboard:
 
     def _sees(self, model: str) -> bool:
         return self.user.has_perm(f"django_blobstore.view_{model}")
+
+
+def sees_store(user: Any) -> bool:
+    """Whether `user` may see the totals of the whole store."""
+    return bool(user.has_perm("django_blobstore.view_measurement"))
 
 
 def _period(days: str) -> int:

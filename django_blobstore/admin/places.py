@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlencode
 from uuid import UUID
 
+from django.db.models import Q
 from django.http import Http404, HttpRequest, QueryDict
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from django_blobstore.access import Action, may
+from django_blobstore.access import Action, granted_buckets, may
 from django_blobstore.errors import InvalidNamespace
 from django_blobstore.models import Bucket, BucketQuerySet, ManagedResource, ManagedResourceQuerySet
 from django_blobstore.namespaces import Namespace
@@ -101,10 +103,35 @@ def sees_counts(user: User) -> bool:
 
 
 def listed_buckets(user: User) -> BucketQuerySet:
-    """Return the buckets that `user` is shown in lists: all, or their own; others are reached by their UUID."""
+    """Return the buckets that `user` is shown in lists: all, or their own and those in which they may see something."""
     if may(user, "view", "bucket") or may(user, "change", "bucket"):
         return Bucket.objects.all()
-    return Bucket.objects.filter(owner=user.pk)
+    return Bucket.objects.filter(Q(owner=user.pk) | Q(pk__in=_shown_buckets(user) | seen_inside(user)))
+
+
+def own_buckets(user: User) -> BucketQuerySet:
+    """Return the buckets whose objects `user` may see because they are theirs or by a permission on each."""
+    return Bucket.objects.filter(Q(owner=user.pk) | Q(pk__in=seen_inside(user)))
+
+
+def seen_inside(user: User) -> Set[UUID]:
+    """Return the buckets in which `user` may see objects by a permission on the bucket."""
+    return granted_buckets(user, "view", "managedresource")
+
+
+def has_own_buckets(user: User) -> bool:
+    """Whether `user` owns buckets, or may see objects in some by a permission on each."""
+    return owns_buckets(user) or bool(seen_inside(user))
+
+
+def sees_all_listed(user: User) -> bool:
+    """Whether `user` may see the objects of each bucket in their list, and so how much is in it."""
+    is_listed_all = may(user, "view", "bucket") or may(user, "change", "bucket")
+    return sees_every_place(user) or not (is_listed_all or _shown_buckets(user) - seen_inside(user))
+
+
+def _shown_buckets(user: User) -> Set[UUID]:
+    return granted_buckets(user, "view", "bucket") | granted_buckets(user, "change", "bucket")
 
 
 def owns_buckets(user: User) -> bool:

@@ -9,9 +9,10 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from django_blobstore.access import may
+from django_blobstore.access import LOOKED_AT, may
 from django_blobstore.admin.keyset import after
-from django_blobstore.admin.places import sees_every_place
+from django_blobstore.admin.places import seen_inside, sees_every_place
+from django_blobstore.conf import conf
 from django_blobstore.models import Bucket, ManagedResource, ManagedResourceQuerySet, Resource
 
 if TYPE_CHECKING:
@@ -52,8 +53,11 @@ def _visible(user: User, resource: Resource) -> ManagedResourceQuerySet:
 
 
 def _granted(user: User, references: ManagedResourceQuerySet) -> list[UUID]:
-    """Return the buckets among the first references whose objects the person may see."""
-    keys = set(references.exclude(bucket=None).values_list("bucket_id", flat=True)[:EXAMINED])
+    """Return the buckets whose objects the person may see; without `GRANTED_BUCKETS`, among the first references."""
+    if conf.GRANTED_BUCKETS:
+        return list(seen_inside(user))
+    keys = list(dict.fromkeys(references.exclude(bucket=None).values_list("bucket_id", flat=True)[:EXAMINED]))
+    keys = keys[:LOOKED_AT]
     return [bucket.pk for bucket in Bucket.objects.filter(pk__in=keys) if may(user, "view", "managedresource", bucket)]
 
 

@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_blobstore.admin import columns
 from django_blobstore.admin.base import StateFilter
+from django_blobstore.admin.file_rows import FileRows
 from django_blobstore.admin.keyset import KeysetAdmin
 from django_blobstore.admin.places import Place, sees_every_place, viewer
 from django_blobstore.admin.references import References
@@ -84,8 +85,15 @@ class ResourceAdmin(OffersRun, KeysetAdmin):
     def _about(self, request: HttpRequest, resource: Resource) -> dict[str, Any]:
         """Return what the page of a content shows besides its columns."""
         references = References.seen_by(viewer(request), resource, request.GET.get("after", ""))
+        files = FileRows.of(self.admin_site, request, references.objects)
         rows = [
-            (managed, columns.page_url(self.admin_site, ManagedResource, "change", managed.pk), place, url)
+            (
+                managed,
+                columns.page_url(self.admin_site, ManagedResource, "change", managed.pk),
+                place,
+                url,
+                files.by_object.get(managed.pk, []),
+            )
             for managed in references.objects
             for place in [Place.of(request, managed)]
             for url in [place.url(self.admin_site.name, folder=_folder(managed.path))]
@@ -96,6 +104,7 @@ class ResourceAdmin(OffersRun, KeysetAdmin):
             "resource": resource,
             "references": references,
             "rows": rows,
+            "files": files,
             "after": request.GET.get("after", ""),
             "integrity": "sha384-" + base64.b64encode(bytes.fromhex(resource.sha384)).decode(),
             "may_verify": self.has_verify_permission(request) and bool(resource.path),

@@ -41,7 +41,8 @@ class SentViewSet(ObjectViewSet):
 
     def _stored_response(self, managed: ManagedResource) -> Response:
         response = super()._stored_response(managed)
-        response.headers.update(_told(self.user, managed.was_stored))
+        for name, value in _told(self.user, managed.was_stored).items():
+            response.headers[name] = value
         return response
 
 

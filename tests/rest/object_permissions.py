@@ -23,3 +23,8 @@ class ObjectPermissions:
 
     def has_perm(self, user: User, permission: str, obj: Any = None) -> bool:
         return obj is not None and (user.pk, permission, obj.pk) in granted
+
+
+def buckets(user: User, permission: str) -> set[Any]:
+    """Return the buckets on which `user` has `permission`, as the setting GRANTED_BUCKETS asks for them."""
+    return {key for holder, name, key in granted if (holder, name) == (user.pk, permission)}
