@@ -1,7 +1,8 @@
 """A bucket of a million objects against one of a thousand, each in a catalog and a GridFS of its own.
 
-Run ``python -m tests.benchmarks.scale [--objects N] [--sqlite] [--rounds N]``, or the group ``scale``. Each row says
-how many times as long the same work takes in the large bucket; pages have the same number of entries on both sides.
+Run ``python -m tests.benchmarks.scale [--objects N] [--sqlite] [--rounds N] [--only TEXT]``, or the group ``scale``.
+Each row says how many times as long the same work takes in the large bucket; pages have the same number of entries on
+both sides.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ LENGTH = 1000
 Work = Callable[["Side"], Callable[[], Any]]
 
 
-def rows(options: Options, *, objects: int = LARGE, postgresql: bool = True) -> Iterator[Row]:
+def rows(options: Options, *, objects: int = LARGE, postgresql: bool = True, only: str = "") -> Iterator[Row]:
+    """Yield every row, or those whose name has the text `only` in it."""
     with deployment(postgresql=postgresql) as directory, two_sides(directory, objects, postgresql) as sides:
         for name, each, work in [*pages(), *single_objects(), *admin_pages(), ("sweep, nothing due", 20, sweeping)]:
-            yield compared(name, work, sides, options.rounds, each)
+            if only in name:
+                yield compared(name, work, sides, options.rounds, each)
+        if only:
+            return
         yield removals(sides, options.rounds)
         yield audits(sides)
 
@@ -52,8 +57,9 @@ class Side:
         from django.core.management.base import OutputWrapper
 
         from django_blobstore.management.wording import Bar
-        from django_blobstore.models import ManagedResource
+        from django_blobstore.models import ManagedResource, Resource
         from django_blobstore.namespaces import Namespace
+        from django_blobstore.upkeep import measure
         from example_project.loading import load_bucket
 
         self.use()
@@ -66,6 +72,8 @@ class Side:
         inside = ManagedResource.objects.within(self.namespace)
         alike = inside.filter(resource__length=LENGTH).order_by("pk")[: self.objects // 4]
         self.paths = itertools.cycle([managed.path for managed in alike][:: max(1, self.objects // 200)])
+        self.shared = Resource.objects.order_by("-reference_count").values_list("pk", flat=True)[0]
+        measure()
         self._let_people_in()
 
     def _let_people_in(self) -> None:
@@ -226,8 +234,8 @@ def removals(sides: tuple[Side, Side], rounds: int) -> Row:
 def admin_pages() -> Iterator[tuple[str, int, Work]]:
     from django.urls import reverse
 
-    def page(model: str, name: str = "changelist") -> str:
-        return reverse(f"admin:django_blobstore_{model}_{name}")
+    def page(model: str, name: str = "changelist", *args: Any) -> str:
+        return reverse(f"admin:django_blobstore_{model}_{name}", args=args)
 
     def visit(address: Callable[[Side], str]) -> Work:
         return partial(visiting, lambda side: (side.admin, address(side)))
@@ -241,6 +249,10 @@ def admin_pages() -> Iterator[tuple[str, int, Work]]:
     yield "admin, search in a bucket", 2, visit(lambda side: f"{in_bucket(side)}&q=clients/0")
     yield "admin, newest contents", 2, visit(lambda side: page("resource"))
     yield "admin, buckets with totals", 5, visit(lambda side: page("bucket"))
+    yield "admin, a folder", 5, visit(lambda side: f"{page('managedresource', 'browse')}?bucket={side.bucket.pk}")
+    yield "admin, a content and 100 references", 2, visit(lambda side: page("resource", "change", side.shared))
+    yield "admin, dashboard", 5, visit(lambda side: page("measurement"))
+    yield "admin, dashboard of a bucket", 5, visit(lambda side: page("measurement", "bucket", side.bucket.pk))
 
 
 def visiting(address: Callable[[Side], tuple[Any, str]], side: Side) -> Callable[[], Any]:
@@ -286,9 +298,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--objects", type=int, default=LARGE, help="in the large bucket (%(default)s)")
     parser.add_argument("--sqlite", action="store_true", help="keep the catalogs in SQLite, not PostgreSQL")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each pair is timed (%(default)s)")
+    parser.add_argument("--only", default="", help="compare only what has this text in its name")
     chosen = parser.parse_args(arguments)
     found = []
-    for row in rows(Options(chosen.rounds), objects=chosen.objects, postgresql=not chosen.sqlite):
+    for row in rows(Options(chosen.rounds), objects=chosen.objects, postgresql=not chosen.sqlite, only=chosen.only):
         print(row, flush=True)
         found.append(row)
     print(f"\n{table(found)}")
