@@ -29,7 +29,7 @@ Model = Literal["bucket", "managedresource"]
 
 ACTIONS: tuple[Action, ...] = ("view", "add", "change", "delete")
 # No backend need tell which objects a permission is granted on, so it is asked about so many buckets, one by one.
-LOOKED_AT = 200
+LOOKED_AT = 100
 _KNOWN = "_blobstore_granted"
 
 
@@ -101,10 +101,25 @@ def granted_buckets(user: User, action: Action, model: Model) -> Set[UUID]:
     return buckets
 
 
+def may_grant_on_buckets() -> bool:
+    """Whether some backend may grant a permission on single buckets, which Django's own does not."""
+    return not all(map(_ignores_objects, get_backends()))
+
+
+def _ignores_objects(backend: Any) -> bool:
+    decides = type(backend)
+    if not hasattr(decides, "has_perm"):
+        return True
+    is_djangos = isinstance(backend, ModelBackend) and decides.has_perm is ModelBackend.has_perm
+    return is_djangos and decides._get_permissions is ModelBackend._get_permissions  # type: ignore[attr-defined]
+
+
 def _granted(user: User, permission: str, known: dict[str, Any]) -> Iterable[UUID]:
     if conf.GRANTED_BUCKETS:
         found: Iterable[UUID] = import_string(conf.GRANTED_BUCKETS)(user, permission)
         return found
+    if not may_grant_on_buckets():
+        return ()
     if "" not in known:
         known[""] = list(Bucket.objects.order_by("pk")[:LOOKED_AT])
     return [bucket.pk for bucket in known[""] if user.has_perm(permission, bucket)]

@@ -4,7 +4,8 @@ Ids are never used again for something else: E001 BLOBSTORE is no dict, E002 unk
 E004 a callable cannot be called, E005 storage alias missing, E006 storage cannot be made, E007 unsuitable database,
 E008 SERVE_LOCATION of no storage, E009 CONTENT_HOST without its middleware; W001 SQLite without IMMEDIATE, W002 SQLite
 without WAL, W003 weak proofs, W004 a storage's own complaint (``--deploy``), W005 SERVE_METHOD of no use for the
-storage, W006 no CONTENT_HOST (``--deploy``). From E020 and W020 on they are those of `project_checks`.
+storage, W006 no CONTENT_HOST (``--deploy``), W007 no GRANTED_BUCKETS (``--deploy``). From E020 and W020 on they are
+those of `project_checks`.
 
 None is tagged ``database``: Django runs those only on request, and nothing here connects to a database. Only the
 check of ``--deploy`` connects to a storage.
@@ -25,6 +26,7 @@ from django.db import connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.module_loading import import_string
 
+from django_blobstore.access import may_grant_on_buckets
 from django_blobstore.conf import KNOWN, conf, given_settings
 from django_blobstore.models import Resource
 from django_blobstore.project_checks import check_project
@@ -45,6 +47,7 @@ def register_checks() -> None:
     register(check_project, TAG)
     register(check_storages, TAG, deploy=True)
     register(check_content_host, TAG, deploy=True)
+    register(check_granted_buckets, TAG, deploy=True)
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
@@ -91,6 +94,18 @@ def check_content_host(**_: Any) -> list[CheckMessage]:
         "your users or the headers."
     )
     return [Warning(message, hint=hint, id="blobstore.W006")]
+
+
+def check_granted_buckets(**_: Any) -> list[CheckMessage]:
+    """Find a backend of object permissions that must be asked about each bucket."""
+    if conf.GRANTED_BUCKETS or not may_grant_on_buckets():
+        return []
+    message = "To list the buckets that somebody may see, the admin asks AUTHENTICATION_BACKENDS about each of 100."
+    hint = (
+        "Set BLOBSTORE['GRANTED_BUCKETS'] to what finds them at once (docs/admin.md), or silence this check if there "
+        "are fewer and asking takes no query."
+    )
+    return [Warning(message, hint=hint, id="blobstore.W007")]
 
 
 def _unknown(name: object) -> Error:

@@ -85,8 +85,8 @@ class Settings:
         "",
         "Where a backend of object permissions grants something on single buckets, what finds those buckets for the "
         "lists of the admin: the dotted path of a callable that takes a user and a permission, such as "
-        "'django_blobstore.view_managedresource', and returns UUIDs. Unset: of 200 buckets the backend is asked about "
-        "each.",
+        "'django_blobstore.view_managedresource', and returns UUIDs. Unset: the backend is asked about 100 buckets, "
+        "one by one.",
         accepts=lambda value: value == "" or (isinstance(value, str) and "." in value),
         expects="the dotted path of a callable, or ''",
     )

@@ -14,6 +14,7 @@ from django.db import connections
 from pytest_django import Settings
 
 from django_blobstore.conf import KNOWN
+from tests.rest import object_permissions
 from tests.routers import OneDatabase
 from tests.settings import SQLITE
 from tests.stored import Stored
@@ -103,6 +104,15 @@ def test_what_cannot_be_called_is_an_error(settings: Settings, name: str, dotted
     settings.BLOBSTORE = {name: dotted}
     assert name in found()["blobstore.E004"].msg
     assert dotted in found()["blobstore.E004"].msg
+
+
+def test_a_backend_of_object_permissions_without_a_way_to_list_buckets_is_told_of(settings: Settings) -> None:
+    settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.RemoteUserBackend"]
+    assert found(deploy=True) == {}
+    settings.AUTHENTICATION_BACKENDS = object_permissions.BACKENDS
+    assert set(found(deploy=True)) == {"blobstore.W007"}
+    settings.BLOBSTORE = {"GRANTED_BUCKETS": "tests.rest.object_permissions.buckets"}
+    assert found(deploy=True) == {}
 
 
 def test_what_can_be_called_is_fine(settings: Settings) -> None:
