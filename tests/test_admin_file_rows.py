@@ -123,16 +123,16 @@ def test_no_table_of_the_project_is_read_from_end_to_end(
     postgres: Any, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_rows, "EXAMINED", 50)
-    monkeypatch.setattr("tests.query_plans.LARGE", {"gallery_photo", "gallery_letter"})
+    monkeypatch.setattr("tests.query_plans.LARGE", {"gallery_paper", "gallery_letter"})
     with OneDatabase.using(DATABASES["postgresql"]) as alias:
-        for path in ("photos/77", "letters/77"):
+        for path in ("papers/77", "letters/77"):
             ManagedStorage().put(GALLERY, path, b"the same")
-        Photo.objects.bulk_create(Photo(image=f"photos/{n}") for n in range(20_000))
+        Paper.objects.bulk_create(Paper(name=f"{n}", file=f"papers/{n}") for n in range(20_000))
         Letter.objects.bulk_create(Letter(file=f"letters/{n}") for n in range(20_000))
         client = administrator()
         with connections[alias].cursor() as cursor:
-            cursor.execute("VACUUM ANALYZE gallery_photo, gallery_letter")
+            cursor.execute("VACUUM ANALYZE gallery_paper, gallery_letter")
         with CaptureQueriesContext(connections[alias]) as queries:
             response = client.get(page(Resource, "change", Resource.objects.get().pk))
-        assert "Photo " in text(response)
+        assert "Paper 77, field file" in text(response)
         assert list(complaints(alias, queries, rows=60)) == []

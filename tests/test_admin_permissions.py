@@ -133,7 +133,7 @@ def addresses() -> dict[str, str]:
         "runs of upkeep": page(UpkeepRun, "changelist"),
         "delete photos": page(Bucket, "delete", buckets["photos"].pk),
         "list of resources": page(Resource, "changelist"),
-        "resource": page(Resource, "change", Resource.objects.get().pk),
+        "resource": page(Resource, "change", Resource.objects.earliest("pk").pk),
     }
     for name, bucket in buckets.items():
         managed = inside[name]
@@ -197,7 +197,7 @@ def test_who_may_see_one_bucket_finds_it_and_no_page_tells_of_another(
 def test_each_bucket_in_the_list_leads_to_a_page_that_may_be_seen(content: Resource) -> None:
     for person in OF_ONE_BUCKET:
         client = client_of(person)
-        links = re.findall('<th class="field-label"><a href="([^"]*)"', page_source(client, page(Bucket, "changelist")))
+        links = re.findall('field-label[^>]*><a href="([^"]*)"', page_source(client, page(Bucket, "changelist")))
         assert [client.get(unescape(link)).status_code for link in links] == [200], person
 
 
