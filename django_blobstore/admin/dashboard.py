@@ -171,7 +171,7 @@ class _Dashboard:
 
     def _own_buckets(self) -> dict[str, Any]:
         """Return the buckets of who sees some and not all."""
-        if sees_every_place(self.user):
+        if sees_every_place(self.user) and sees_store(self.user):
             return {}
         found = own_buckets(self.user).with_usage().order_by("name", "pk")[: LISTED + 1]
         own = [(bucket, columns.page_url(self.site, Measurement, "bucket", bucket.pk)) for bucket in found]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.contrib.admin import AdminSite, ModelAdmin
@@ -142,7 +142,10 @@ def _by_place(objects: Iterable[ManagedResource]) -> dict[Where, dict[str, Manag
 
 
 def _fields_in(places: Mapping[Where, Any]) -> Iterator[FileField]:
-    return (one for one in file_fields() if isinstance(one.storage, BlobStorage) and _place_of(one) in places)
+    for one in file_fields():
+        has_simple_key = len(cast("Any", one.model._meta).pk_fields) == 1  # as each model with a page has
+        if has_simple_key and isinstance(one.storage, BlobStorage) and _place_of(one) in places:
+            yield one
 
 
 def _place_of(column: FileField) -> Where:

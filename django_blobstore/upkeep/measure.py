@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from functools import partial
 from heapq import nlargest
 from operator import itemgetter
 from typing import Any
@@ -36,19 +37,30 @@ Entry = dict[str, Any]
 
 def measure() -> None:
     """Write down the totals of the day and the rankings, of each bucket and of the whole store."""
+    for _ in measuring():
+        pass
+
+
+def measuring(done: int = 0) -> Iterator[int]:
+    """Do the same, but for the first `done` parts of it; yield after each of the `PARTS` how many are done."""
     using = router.db_for_write(Measurement)
-    transact(using, lambda: _measure_totals(using))
-    transact(using, lambda: _rank(using))
+    work = [partial(_measure_totals, using), *(partial(_rank, using, by) for by in _RANKED)]
+    for number, part in enumerate(work[done:], done + 1):
+        transact(using, part)
+        yield number
 
 
-def measure_what_is_due() -> None:
-    """Write down the totals if they are an hour old, and the rankings if they are a day old."""
+def measuring_what_is_due() -> Iterator[None]:
+    """Write down the totals if they are an hour old and rankings that are a day old, and pause after each."""
     using = router.db_for_write(Measurement)
     now = timezone.now()
     if not Measurement.objects.using(using).filter(bucket=None, measured_at__gt=now - TOTALS_EVERY).exists():
-        transact(using, lambda: _measure_totals(using))
-    if not Ranking.objects.using(using).filter(bucket=None, measured_at__gt=now - RANKED_EVERY).exists():
-        transact(using, lambda: _rank(using))
+        transact(using, partial(_measure_totals, using))
+        yield
+    recent = Ranking.objects.using(using).filter(bucket=None, measured_at__gt=now - RANKED_EVERY)
+    for by in _RANKED.keys() - set(recent.values_list("by", flat=True)):
+        transact(using, partial(_rank, using, by))
+        yield
 
 
 def _measure_totals(using: str) -> None:
@@ -81,20 +93,14 @@ def _changed_buckets(using: str) -> Iterable[tuple[UUID, Totals]]:
             yield bucket["pk"], totals
 
 
-def _rank(using: str) -> None:
+def _rank(using: str, by: str) -> None:
     now = timezone.now()
     rows = Ranking.objects.using(using)
-    rows.all().delete()
-    found: dict[str, dict[UUID | None, list[Entry]]] = {
-        Ranking.By.LENGTH: _largest(using),
-        Ranking.By.COUNT: _most_shared(using),
-        Ranking.By.STORED: {None: _largest_buckets(using)},
-    }
-    for by, entries in found.items():
-        rows.bulk_create(
-            (Ranking(bucket_id=key, by=by, measured_at=now, entries=listed) for key, listed in entries.items()),
-            batch_size=BATCH,
-        )
+    rows.filter(by=by).delete()
+    rows.bulk_create(
+        (Ranking(bucket_id=key, by=by, measured_at=now, entries=listed) for key, listed in _RANKED[by](using).items()),
+        batch_size=BATCH,
+    )
 
 
 def _largest(using: str) -> dict[UUID | None, list[Entry]]:
@@ -127,13 +133,23 @@ def _most_referred_to(using: str) -> list[Entry]:
     return [{"id": one.pk, "sha384": one.sha384, "length": one.length, "count": one.reference_count} for one in first]
 
 
-def _largest_buckets(using: str) -> list[Entry]:
+def _largest_buckets(using: str) -> dict[UUID | None, list[Entry]]:
+    """Return, under None, the buckets with the most stored bytes."""
     buckets: QuerySet[Any] = Bucket.objects.using(using).with_usage()
-    return [
+    first = [
         {"id": str(bucket.pk), "name": str(bucket), **{column: getattr(bucket, column) for column in Totals._fields}}
         for bucket in buckets.order_by("-stored_bytes", "pk")[:RANKED]
     ]
+    return {None: first}
 
 
 def _in_order(ranked: dict[UUID | None, list[Entry]], by: str) -> dict[UUID | None, list[Entry]]:
     return {key: nlargest(RANKED, entries, key=itemgetter(by)) for key, entries in ranked.items()}
+
+
+_RANKED: dict[str, Callable[[str], dict[UUID | None, list[Entry]]]] = {
+    Ranking.By.LENGTH: _largest,
+    Ranking.By.COUNT: _most_shared,
+    Ranking.By.STORED: _largest_buckets,
+}
+PARTS = 1 + len(_RANKED)

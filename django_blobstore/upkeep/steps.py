@@ -19,7 +19,7 @@ from django.utils import timezone
 from django_blobstore.models import Resource, ResourceQuerySet, UpkeepRun, UpkeepRunQuerySet
 from django_blobstore.upkeep.audit import AuditReport, Position, auditing
 from django_blobstore.upkeep.findings import Finding, Kind
-from django_blobstore.upkeep.measure import measure
+from django_blobstore.upkeep.measure import PARTS, measuring
 from django_blobstore.upkeep.runs import STANDING, Record
 from django_blobstore.upkeep.scrub import PATIENCE, verify
 from django_blobstore.upkeep.sweep import SweepReport, sweeping
@@ -173,9 +173,11 @@ def _compare(step: _Step, resource: Resource, failures: dict[str, int]) -> None:
 
 
 def _measure(step: _Step) -> Iterator[None]:
-    step.show("measure", 0, 0)
-    measure()
-    yield
+    step.show("measure", step.run.position or 0, PARTS)
+    for done in measuring(step.run.position or 0):
+        step.keep(done)
+        step.show("measure", done, PARTS)
+        yield
 
 
 def _rows() -> UpkeepRunQuerySet:

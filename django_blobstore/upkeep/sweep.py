@@ -30,7 +30,7 @@ from django_blobstore.models import (
 from django_blobstore.resource_storage import ResourceStorage
 from django_blobstore.tracing import traced
 from django_blobstore.transactions import transact
-from django_blobstore.upkeep.measure import measure_what_is_due
+from django_blobstore.upkeep.measure import measuring_what_is_due
 from django_blobstore.upkeep.runs import STANDING, Origin, Record, recorded
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,10 @@ def sweep(
 
 
 def sweeping(report: SweepReport, record: Record) -> Iterator[None]:
-    """Sweep, and pause after each batch of files; goes on from the report of a sweep that did not come to its end."""
+    """Sweep, and pause after each batch of files and each measurement.
+
+    It goes on from the report of a sweep that did not come to its end.
+    """
     pending = PendingFile.objects.using(router.db_for_write(PendingFile))
     uploads = ResumableUpload.objects.using(router.db_for_write(ResumableUpload)).expired()
     # Before the files of their parts count as abandoned ones.
@@ -103,7 +106,7 @@ def sweeping(report: SweepReport, record: Record) -> Iterator[None]:
     requests = PutRequest.objects.using(router.db_for_write(PutRequest))
     report.forgotten_requests += requests.forgettable().delete()[0]
     record.run.figures = {**asdict(report), STANDING: _standing(pending, requests)}
-    _measure()
+    yield from _measuring()
 
 
 def expunge(files: Sequence[StoredFile]) -> list[StoredFile]:
@@ -142,9 +145,9 @@ def _standing(pending: PendingFileQuerySet, requests: PutRequestQuerySet) -> dic
     return {**kept, "damaged": damaged.filter(missing=False).count(), "missing": damaged.missing().count()}
 
 
-def _measure() -> None:
+def _measuring() -> Iterator[None]:
     try:
-        measure_what_is_due()
+        yield from measuring_what_is_due()
     except (Error, CatalogBusy):
         # What a sweep is there for is done.
         logger.exception("What the dashboard tells could not be measured; a later sweep tries again.")
