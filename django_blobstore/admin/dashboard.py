@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model
+from django.db.models import Model, Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
@@ -36,10 +36,8 @@ from django_blobstore.models import (
     Resource,
     ResumableUpload,
     Totals,
-    Usage,
     start_of_day,
 )
-from django_blobstore.namespaces import Namespace
 
 PERIODS = (30, 90, 365)
 NAME = "django_blobstore_measurement"
@@ -128,7 +126,7 @@ class DashboardAdmin(ReadOnlyAdmin):
 
     def bucket_view(self, request: HttpRequest, key: Any) -> HttpResponse:
         """Show the dashboard of one bucket, to whoever may see the objects that its figures are of."""
-        bucket = get_object_or_404(Bucket, pk=key)
+        bucket = get_object_or_404(Bucket.objects.with_usage(), pk=key)
         if not may(viewer(request), "view", "managedresource", bucket):
             raise Http404(_("There is no such bucket, or you may not see it."))
         return self._respond(request, bucket)
@@ -195,17 +193,16 @@ class _Dashboard:
     def _measurements(self) -> list[Measurement]:
         """Return the rows of the period, and the one before it, which says where the lines begin."""
         rows = Measurement.objects.of(self.bucket)
-        inside = list(rows.filter(day__gt=self._start()))
-        before = rows.filter(day__lte=self._start()).last()
-        return [before, *inside] if before else inside
+        before = rows.filter(day__lte=self._start()).order_by("-day").values("pk")[:1]
+        return list(rows.filter(Q(day__gt=self._start()) | Q(pk__in=before)))
 
     def _start(self) -> Any:
         return (start_of_day() - timedelta(days=self.days)).date()
 
     def _figures(self, measured: Sequence[Measurement]) -> Figures | None:
         if self.bucket:
-            totals = Usage.objects.within(Namespace(bucket=self.bucket.pk)).totals()
-            return Figures(totals, timezone.now())
+            kept: Any = self.bucket
+            return Figures(Totals(*(getattr(kept, column) for column in Totals._fields)), timezone.now())
         return Figures(measured[-1].totals, measured[-1].measured_at) if measured else None
 
     def _chart(self, measured: Sequence[Measurement]) -> Chart | None:
@@ -274,9 +271,9 @@ class _Dashboard:
         """Return what is under way and what upkeep did, as far as the person may see each."""
         if not self.user.has_perm("django_blobstore.view_upkeeprun"):
             return {}
-        upkeep = upkeep_of(self.site)
         if self.bucket:
-            return {"upkeep": upkeep}
+            return {"upkeep": upkeep_of(self.site, runs=0)}
+        upkeep = upkeep_of(self.site)
         return {
             "upkeep": upkeep,
             "may_run": self.user.has_perm("django_blobstore.add_upkeeprun"),

@@ -136,10 +136,10 @@ class Upkeep:
     standing: Standing
 
 
-def upkeep_of(site: AdminSite) -> Upkeep:
-    """Return what the last runs came to, what is due next, and what is under way."""
+def upkeep_of(site: AdminSite, *, runs: int = 5) -> Upkeep:
+    """Return what the last runs came to, what is due next, and the last `runs` that are under way."""
     last = {run.kind: run for run in UpkeepRun.objects.latest_ended()}
-    under_way = UpkeepRun.objects.under_way().order_by("-pk")[:5]
+    under_way = UpkeepRun.objects.under_way().order_by("-pk")[:runs]
     swept = last.get(Kind.SWEEP)
     standing = Standing(swept.ended_at, swept.figures.get(STANDING, {})) if swept else Standing(None, {})
     return Upkeep(
