@@ -30,7 +30,8 @@ def use(storage: GridFSStorage) -> None:
     upload = storage._upload("dead", named=True)
     upload.write(bytes(20 * 2**20))
     upload._settle()
-    [[fragment]] = gridfs_inventory.fragments(storage)
+    [batch] = gridfs_inventory.fragments(storage)
+    [fragment] = batch.fragments
     gridfs_inventory.delete_fragments(storage, fragment.id)
     storage.delete_many(["named", "small", name])
 
