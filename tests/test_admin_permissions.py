@@ -42,8 +42,8 @@ VIEWS_ALL = {"views objects", "views and deletes objects", "views and changes ob
 IN_PHOTOS = {"views photos", "views and deletes in photos", "owns photos", "owns photos and views resources"}
 OWNERS = {"owns photos", "owns photos and views resources"}
 RESOURCES = {"views resources", "owns photos and views resources"}
-# Who is granted something in one bucket, or owns it, and has no permission on objects or buckets in general.
-OF_ONE_BUCKET = sorted(IN_PHOTOS | {"views bucket photos"})
+# Who is granted something in one bucket, or owns it, and has no permission in general.
+OF_ONE_BUCKET = sorted((IN_PHOTOS | {"views bucket photos"}) - RESOURCES)
 
 # Which page is answered to whom; to all others it is refused or not found.
 PAGES: dict[str, set[str]] = {
