@@ -263,10 +263,10 @@ def test_a_step_that_was_taken_for_dead_stops_and_writes_nothing(
 
 
 def test_an_error_ends_a_run_in_steps(database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
+    def fail(done: int) -> None:
         raise RuntimeError("The rim broke.")
 
-    monkeypatch.setattr(STEPS, "measure", fail)
+    monkeypatch.setattr(STEPS, "measuring", fail)
     run = begin(Kind.MEASURE)
     assert advance(run)
     run.refresh_from_db()
@@ -292,6 +292,17 @@ def test_the_totals_of_a_day_are_its_last_and_days_without_a_change_have_none(da
     Measurement.objects.update(day=yesterday.date(), measured_at=yesterday)
     measure()
     assert [row.bucket for row in Measurement.objects.exclude(day=yesterday.date())] == [None]
+
+
+def test_totals_and_rankings_are_measured_a_part_at_a_time(database: str, stored: Stored) -> None:
+    put("a", b"same"), put("b", b"same")
+    through(run := begin(Kind.MEASURE))
+    assert (run.done, run.total, run.error) == (4, 4, "")
+    assert set(Ranking.objects.filter(bucket=None).values_list("by", flat=True)) == set(Ranking.By.values)
+    assert Measurement.objects.get(bucket=None).object_count == 2
+    first = Ranking.objects.get(bucket=None, by=Ranking.By.LENGTH)
+    through(begin(Kind.MEASURE))
+    assert Ranking.objects.get(bucket=None, by=Ranking.By.LENGTH).measured_at > first.measured_at
 
 
 def test_a_sweep_measures_once_an_hour(database: str, stored: Stored) -> None:
