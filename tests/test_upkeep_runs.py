@@ -193,7 +193,7 @@ def test_chunks_are_looked_through_in_steps_that_go_on_where_one_was_killed(
             advance_killed(run, monkeypatch)
     assert run.error == ""
     assert [done for done, _ in looked_at] == list(range(1, len(ids) + 2))
-    assert run.figures["kinds"]["chunks-without-file"]["count"] == len(ids)
+    assert run.figures["kinds"]["chunks-without-file"]["found"] == len(ids)
     assert run.figures["unread"] == {}
     assert damage.count_chunks(stored, 7) == 3
 

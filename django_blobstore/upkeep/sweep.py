@@ -74,9 +74,13 @@ def sweep(
         return _foresee()
     report = SweepReport()
     with recorded(UpkeepRun.Kind.SWEEP, origin) as record:
+        told = 0
         for _ in sweeping(report, record):
-            if on_progress:
+            done = report.deleted_files + report.failed_files
+            # Not of measurements, by which it pauses too.
+            if on_progress and done != told:
                 on_progress(report)
+            told = done
     return report
 
 
