@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from pytest_django import Settings
 
 from tests import servers
@@ -23,6 +23,8 @@ HERE = Path(__file__).parent
 DATABASE = "postgresql" if HAS_POSTGRESQL else "sqlite"
 # The rules whose outcome depends on colours.
 OF_COLOURS = ("color-contrast", "link-in-text-block")
+# Nothing is to depend on how quick a machine is: what is expected may take long to come.
+expect.set_options(timeout=30_000)
 UNDER_A_POLICY = {"DJANGO_SETTINGS_MODULE": "tests.browser.settings"}
 
 
