@@ -9,16 +9,19 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from django.contrib.auth.models import User
+import pytest
+from django.contrib.auth.models import Permission, User
 from django.db.models.functions import Now
 from django.urls import reverse
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, Measurement, PendingFile, PutRequest, Resource, UpkeepRun
-from tests.browser.chromium import visiting
+from example_project.loading import load_bucket
+from tests.browser.chromium import WIDER_THAN_THE_WINDOW, visiting
 from tests.browser.samples import PAGES, admin_url, fill
-from tests.invariants import assert_sound
+from tests.damage import flip
+from tests.invariants import assert_settled, assert_sound
 from tests.pictures import png
 from tests.servers import Site
 from tests.stored import Stored
@@ -38,6 +41,15 @@ HOW_FOCUS_LOOKS = f"""() => {{
     const name = element.ariaLabel || element.labels?.[0]?.textContent || element.textContent;
     return [name.trim(), focused !== otherwise];
 }}"""
+
+# Keeps what the script of a page tells a screen reader.
+REMEMBER_WHAT_IS_TOLD = """addEventListener("DOMContentLoaded", () => new MutationObserver(() => {
+    const told = document.querySelector("#blobstore-spoken")?.textContent;
+    const before = sessionStorage.getItem("told") ?? "";
+    if (told && !before.endsWith(told)) {
+        sessionStorage.setItem("told", `${before}\\n${told}`);
+    }
+}).observe(document.body, {subtree: true, childList: true}))"""
 
 
 def browse(bucket: Bucket, folder: str = "") -> str:
@@ -67,6 +79,77 @@ def open_object(page: Page, bucket: str, path: str) -> ManagedResource:
     managed = ManagedResource.objects.get(bucket__name=bucket, path=path)
     page.goto(admin_url(ManagedResource, "change", managed.pk))
     return managed
+
+
+def test_a_bucket_is_walked_through_page_by_page_by_a_path_and_by_a_search(
+    page: Page, stored: Stored, assert_accessible: Callable[[Page], None]
+) -> None:
+    load_bucket("archive", objects=4_500, contents=100)
+    page.goto(admin_url(Bucket, "changelist"))
+    page.get_by_role("link", name="Browse").click()
+    expect(page.locator(".blobstore-totals")).to_contain_text("4,500 objects")
+    assert names(page)[:3] == ["clients/", "inbox/", "logs/"]
+    follow(page, page.get_by_role("link", name="inbox/"))
+    pages = page.get_by_role("navigation", name="Pages")
+    first = names(page)
+    follow(page, pages.get_by_role("link", name="Next page"))
+    second = names(page)
+    follow(page, pages.get_by_role("link", name="Next page"))
+    assert len({*first, *second, *names(page)}) == 224
+    follow(page, pages.get_by_role("link", name="Previous page"))
+    assert names(page) == second
+    follow(page, pages.get_by_role("link", name="Previous page"))
+    assert names(page) == first
+    assert_accessible(page)
+
+    search = page.get_by_role("searchbox", name="Search in this folder")
+    search.fill("000009")
+    follow(page, search, "Enter")
+    found = names(page)
+    assert found == sorted(path for path in found if path.startswith("inbox/") and "000009" in path)
+    assert len(found) > 1
+    follow(page, page.get_by_role("link", name="Clear the search"))
+    assert names(page) == first
+
+    go = page.get_by_label("Go to path")
+    go.fill("/clients/07/projects")
+    go.press("Enter")
+    steps = page.get_by_role("navigation", name="Folders").get_by_role("listitem")
+    expect(steps).to_have_text(["archive", "clients", "07", "projects"])
+    follow(page, steps.get_by_role("link", name="clients"))
+    assert "07/" in names(page)
+    go.fill("nowhere/at/all")
+    button(page, "Go").click()
+    expect(page.locator(".messagelist")).to_contain_text("There is nothing at nowhere/at/all.")
+    go.fill("notes-3.txt")
+    button(page, "Go").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("notes-3.txt")
+
+
+@pytest.mark.parametrize("objects", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_a_bucket_is_deleted_with_all_of_its_objects_in_steps_that_are_told(
+    page: Page, stored: Stored, objects: int, assert_accessible: Callable[[Page], None]
+) -> None:
+    bucket = load_bucket("archive", objects=objects, contents=100)
+    page.goto(admin_url(Bucket, "delete", bucket.pk))
+    size = re.search("Bytes freed ([0-9.]+ KB)", figures(page).replace("\xa0", " "))
+    assert size
+    assert f"Objects {objects:,} Contents without a reference left 100" in figures(page)
+    expect(page.locator("#content")).to_contain_text("For 5 minutes the bytes stay")
+    page.add_init_script(REMEMBER_WHAT_IS_TOLD)
+    button(page, "Yes, delete").click()
+    expect(page.get_by_role("heading", level=1, name="Deleted", exact=True)).to_be_visible(timeout=200_000)
+    assert page.title().startswith("Deleted |")
+    told = page.evaluate("sessionStorage.getItem('told')").splitlines()
+    assert any(f"of {objects:,} objects deleted" in step for step in told)
+    assert f"archive: Deleted {objects:,} objects." in told[-1]
+    expect(page.locator(".messagelist")).to_contain_text(f"archive: Deleted {objects:,} objects. That frees")
+    expect(page.locator(".messagelist")).to_contain_text(size[1].replace(" ", "\xa0"))
+    assert [model.objects.count() for model in (Bucket, ManagedResource, Resource)] == [0, 0, 0]
+    assert_accessible(page)
+    page.get_by_role("link", name="Back").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Select bucket to change")
+    assert_settled(stored)
 
 
 def test_an_object_is_renamed_copied_replaced_and_its_history_tells(
@@ -177,6 +260,31 @@ def test_hashes_are_copied_or_it_is_said_that_they_cannot_be(
         button(page, "Copy the SHA-384").click()
         expect(page.locator("#sha384-status")).to_contain_text("Your browser does not let this page copy.")
         assert page.evaluate("String(window.getSelection())") == sha384
+
+
+def test_a_content_says_who_refers_to_it_and_whether_it_is_sound(page: Page, stored: Stored) -> None:
+    store = ManagedStorage()
+    for namespace in [Namespace(bucket="one"), Namespace(bucket="two"), Namespace(user="7"), Namespace()]:
+        store.put(namespace, "deep/er/file.txt", b"shared", content_type="text/plain")
+    page.goto(reverse(BROWSE))
+    page.get_by_role("link", name="User 7").click()
+    page.get_by_role("link", name="deep/").click()
+    page.get_by_role("link", name="er/").click()
+    page.get_by_role("link", name="file.txt").click()
+    expect(page.locator(".blobstore-facts")).to_contain_text("4 objects have this content")
+    follow(page, page.locator(".field-resource_link a"))
+    assert "References 4 Stored 6 bytes Saved by sharing 18 bytes" in figures(page).replace("\xa0", " ")
+    places = page.locator(".field-references .blobstore-place a")
+    assert sorted(places.all_inner_texts()) == ["Global objects", "User 7", "one", "two"]
+    button(page, "Verify now").click()
+    expect(page.locator(".messagelist")).to_have_text("The stored bytes were read, and they are right.")
+    flip(stored, Resource.objects.get().path, 0)
+    button(page, "Verify now").click()
+    expect(page.locator(".messagelist .error")).to_contain_text("The stored bytes are damaged.")
+    expect(page.locator(".blobstore-facts .blobstore-tag-bad")).to_have_text("damaged")
+    places.filter(has_text="Global objects").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Global objects")
+    expect(page.locator(".blobstore-tag-bad")).to_have_text("damaged")
 
 
 def test_one_some_and_a_folder_are_deleted_by_keyboard_alone(
@@ -316,3 +424,56 @@ def test_a_quota_is_set_with_a_clear_error_first_and_shown_with_its_use(
     assert_accessible(page)
     page.goto(browse(bucket))
     expect(page.locator(".blobstore-totals")).to_contain_text("25\xa0% of 2.0\xa0KB, its quota")
+
+
+def test_who_may_only_look_is_offered_nothing_else_and_counts_nothing_of_others(
+    browser: Browser, site: Site, complaints: list[str], assert_accessible: Callable[[Page], None], database: str
+) -> None:
+    fill()
+    reader = User.objects.create_user("reader", is_staff=True)
+    reader.user_permissions.set(Permission.objects.filter(codename__in=["view_bucket", "view_managedresource"]))
+    bucket = Bucket.objects.get(name="photos")
+    with visiting(browser, site.url, reader, complaints) as context:
+        page = context.new_page()
+        page.goto("/admin/")
+        expect(page.locator("#content-main .model-resource, #content-main .model-upkeeprun")).to_have_count(0)
+        page.goto(browse(bucket, "2026/"))
+        assert names(page) == ["forest.png", "sunrise.png", "waves.raw"]
+        expect(page.locator("[data-blobstore-upload], input[type=checkbox], .blobstore-danger")).to_have_count(0)
+        expect(page.locator(".blobstore-entries thead th")).to_have_text(["Name", "Size", "Modified"])
+        assert_accessible(page)
+        page.get_by_role("link", name="sunrise.png").click()
+        expect(page.locator(".blobstore-tools a")).to_have_text(["Download", "Copy", "History"])
+        expect(page.locator(".blobstore-facts")).not_to_contain_text("References")
+        expect(page.locator(".field-resource_link, input[type=submit]:not([name=_close])")).to_have_count(0)
+        assert_accessible(page)
+        for address in ("delete object", "move object", "replace object", "delete folder", "resource", "dashboard"):
+            assert page.request.get(PAGES[address]()).status == 403, address
+    assert complaints == []
+
+
+def test_in_german_every_story_has_its_words(
+    browser: Browser, site: Site, root: User, complaints: list[str], stored: Stored
+) -> None:
+    fill()
+    narrow = {"width": 390, "height": 780}
+    with visiting(browser, site.url, root, complaints, locale="de-DE", viewport=narrow) as context:
+        page = context.new_page()
+        for name, words in {
+            "folder": "In diesem Ordner suchen",
+            "object": "Herunterladen",
+            "resource": "Jetzt prüfen",
+            "dashboard": "Was gespeichert ist",
+            "upkeep runs": "Jetzt ausführen",
+            "pending files": "Aufräumen",
+            "bucket": "Leer: keine Grenze.",
+        }.items():
+            page.goto(PAGES[name]())
+            expect(page.locator("html")).to_have_attribute("lang", "de")
+            expect(page.locator("#content")).to_contain_text(words)
+            assert page.evaluate(WIDER_THAN_THE_WINDOW) == 0, name
+        page.goto(PAGES["delete bucket"]())
+        expect(page.locator("#content")).to_contain_text("5 Minuten lang bleiben die Bytes")
+        page.locator(".blobstore-delete").click()
+        expect(page.locator(".messagelist")).to_contain_text("photos: 6 Objekte gelöscht. Das gibt")
+    assert complaints == []

@@ -12,7 +12,7 @@ from tests.browser import chromium
 from tests.browser.samples import PAGES, fill
 from tests.servers import Site
 
-WIDER_THAN_THE_WINDOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+DESK, TELEPHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 780}
 PARTS = 3
 BROKEN = """<p style="color: #fefefe">pale</p><img src="http://127.0.0.2/elsewhere.png"><img src="/none.png">"""
 
@@ -25,14 +25,23 @@ def filled(site: Site) -> None:
 # To fill the store takes longer than to look at a page.
 @pytest.mark.parametrize("names", [list(PAGES)[part::PARTS] for part in range(PARTS)], ids=range(PARTS))
 def test_every_page_is_accessible_and_breaks_no_policy(
-    filled: None, page: Page, names: list[str], complaints: list[str], assert_accessible: Callable[[Page], None]
+    filled: None,
+    page: Page,
+    names: list[str],
+    complaints: list[str],
+    axe: str,
+    assert_accessible: Callable[[Page], None],
 ) -> None:
     for name in names:
+        page.set_viewport_size(DESK)
         answer = page.goto(PAGES[name]())
         assert answer, name
         assert answer.status == 200, name
-        assert page.evaluate(WIDER_THAN_THE_WINDOW) == 0, name
+        assert page.evaluate(chromium.WIDER_THAN_THE_WINDOW) == 0, name
         assert_accessible(page)
+        page.set_viewport_size(TELEPHONE)
+        assert page.evaluate(chromium.WIDER_THAN_THE_WINDOW) == 0, f"{name}, on a telephone"
+        assert chromium.violations(page, axe, "scrollable-region-focusable") == [], f"{name}, on a telephone"
         assert complaints == [], name
 
 

@@ -10,8 +10,8 @@ from django.urls import path
 from django_blobstore.admin import removal
 from tests.urls import urlpatterns as mounted
 
-# A removal of some thousand objects takes several steps on any machine.
-removal.STEP_SECONDS = 0.3
+# A removal of some hundred objects takes several steps on any machine.
+removal.STEP_SECONDS = 0.001
 
 FILES: dict[str, Any] = {"insecure": True}  # though DEBUG is off
 
