@@ -28,6 +28,8 @@ PASSWORD = "blobstore-demo"
 SECONDS_TO_START = 60
 # A worker that has just been forked does not hear gunicorn's SIGTERM yet; it is killed after so long, by default 30.
 SECONDS_TO_END = 3
+# A sweep that is under way when all are killed looks for it three times, by default 15 s each.
+MILLISECONDS_TO_FIND_MONGOD = 4000
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Command(BaseCommand):
         except MongodFailed as error:
             self.stderr.write(str(error))
             return Home("plain files (mongod did not start, see above)", data / "files")
-        return Home(f"MongoDB GridFS, in a mongod started on port {mongod.port}", data / "mongodb", mongod.uri)
+        uri = f"{mongod.uri}&serverSelectionTimeoutMS={MILLISECONDS_TO_FIND_MONGOD}"
+        return Home(f"MongoDB GridFS, in a mongod started on port {mongod.port}", data / "mongodb", uri)
 
     def _serve(self, home: Home, environment: dict[str, str], wanted: int, started: ExitStack) -> None:
         port = _free_port(wanted)
