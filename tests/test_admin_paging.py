@@ -165,27 +165,31 @@ def packed(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 
-@pytest.mark.parametrize(
-    "place",
-    ["after.", "after.!", "after." + packed("[]"), "before." + packed('["x"]')]
-    + [
+NOWHERE = [
+    *("after.", "after.!", "after." + packed("[]"), "before." + packed('["x"]')),
+    *(
         "after." + packed(text)
         for text in ('["1", "2"]', f'["{10**30}"]', "null", "[7]", '{"a": 1}', '[["1"]]', "[null]", '["\\u0000"]')
-    ]
-    + ["after." + base64.urlsafe_b64encode(b"\xff\xfe").decode()],
-)
-def test_an_address_that_names_no_place_leads_to_the_first_page(filled: Bucket, place: str) -> None:
+    ),
+    "after." + base64.urlsafe_b64encode(b"\xff\xfe").decode(),
+]
+
+
+def test_an_address_that_names_no_place_leads_to_the_first_page(filled: Bucket) -> None:
     client = administrator()
     for address in (LIST, page(Resource, "changelist"), page(PutRequest, "changelist")):
-        response = client.get(address, {"p": place}, follow=True)
-        assert [url for url, _ in response.redirect_chain] == [f"{address}?e=1"]
-        assert listed(response) == listed(client.get(address))
+        first = listed(client.get(address))
+        for place in NOWHERE:
+            response = client.get(address, {"p": place}, follow=True)
+            assert [url for url, _ in response.redirect_chain] == [f"{address}?e=1"], place
+            assert listed(response) == first, place
 
 
-@pytest.mark.parametrize("place", ["7", "x", "first", "0"])
-def test_a_number_from_an_old_address_leads_to_the_first_page(filled: Bucket, place: str) -> None:
+def test_a_number_from_an_old_address_leads_to_the_first_page(filled: Bucket) -> None:
     client = administrator()
-    assert listed(client.get(LIST, {"p": place})) == listed(client.get(LIST))
+    first = listed(client.get(LIST))
+    for place in ("7", "x", "first", "0"):
+        assert listed(client.get(LIST, {"p": place})) == first, place
 
 
 def test_all_rows_on_all_pages_are_deleted_from_whichever_page_it_is_asked(filled: Bucket, stored: Stored) -> None:
@@ -225,9 +229,10 @@ def test_a_search_in_a_bucket_looks_at_all_of_it_and_not_at_what_users_have_ther
     assert len(rows_of(walk(client, address, "Next"))) == 9
 
 
-@pytest.mark.parametrize("lookup", ["path__contains=1", "resource__length__gt=0", "metadata__a=1", "user__contains=7"])
-def test_what_might_look_at_each_row_is_not_answered(filled: Bucket, lookup: str) -> None:
-    assert administrator().get(f"{LIST}?{lookup}").status_code == 400
+def test_what_might_look_at_each_row_is_not_answered(filled: Bucket) -> None:
+    client = administrator()
+    for lookup in ("path__contains=1", "resource__length__gt=0", "metadata__a=1", "user__contains=7"):
+        assert client.get(f"{LIST}?{lookup}").status_code == 400, lookup
 
 
 def test_no_order_is_offered_or_taken_that_no_index_has(filled: Bucket) -> None:
