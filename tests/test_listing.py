@@ -190,31 +190,30 @@ def found(wanted: Wanted, *, limit: int, **where: Any) -> tuple[list[str], int]:
         after = page.next_after
 
 
-@pytest.mark.parametrize(
-    ("wanted", "numbers"),
-    [
-        (Wanted(min_length=45), range(45, 50)),
-        (Wanted(max_length=3), range(4)),
-        (Wanted(min_length=7, max_length=7), [7]),
-        (Wanted(min_length=8, max_length=7), []),
-        (Wanted(modified_since=minute(48)), [48, 49]),
-        (Wanted(min_length=10, max_length=20, modified_since=minute(19)), [19, 20]),
-        (Wanted(sha384=f"{30:096x}"), [30]),
-        (Wanted(sha384=f"{30:096x}", min_length=31), []),
-        (Wanted(sha384="f" * 96), []),
-    ],
-    ids=str,
-)
+WANTED: list[tuple[Wanted, Iterable[int]]] = [
+    (Wanted(min_length=45), range(45, 50)),
+    (Wanted(max_length=3), range(4)),
+    (Wanted(min_length=7, max_length=7), [7]),
+    (Wanted(min_length=8, max_length=7), []),
+    (Wanted(modified_since=minute(48)), [48, 49]),
+    (Wanted(min_length=10, max_length=20, modified_since=minute(19)), [19, 20]),
+    (Wanted(sha384=f"{30:096x}"), [30]),
+    (Wanted(sha384=f"{30:096x}", min_length=31), []),
+    (Wanted(sha384="f" * 96), []),
+]
+
+
 @pytest.mark.parametrize("examined", [1, 7, 50, 51])
 def test_what_is_wanted_is_found_however_little_a_page_looks_at(
-    database: str, monkeypatch: pytest.MonkeyPatch, wanted: Wanted, numbers: Iterable[int], examined: int
+    database: str, monkeypatch: pytest.MonkeyPatch, examined: int
 ) -> None:
     monkeypatch.setattr(listing, "EXAMINED", examined)
     fill_lengths(50)
-    for limit in (1, 3, 100):
-        assert found(wanted, limit=limit)[0] == [f"{n:04}" for n in numbers]
-    under = [f"{n:04}" for n in numbers if 10 <= n < 20]
-    assert found(wanted, limit=100, prefix="001")[0] == under
+    for wanted, numbers in WANTED:
+        for limit in (1, 3, 100):
+            assert found(wanted, limit=limit)[0] == [f"{n:04}" for n in numbers], (wanted, limit)
+        under = [f"{n:04}" for n in numbers if 10 <= n < 20]
+        assert found(wanted, limit=100, prefix="001")[0] == under, wanted
 
 
 @pytest.mark.parametrize("examined", [1, 7, 50])
