@@ -17,6 +17,7 @@ from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, Measurement, PendingFile, PutRequest, Resource, UpkeepRun
 from django_blobstore.upkeep import sweep
 from tests.admin_pages import administrator, page, text
+from tests.conftest import ON_ONE_DATABASE
 from tests.invariants import assert_sound
 from tests.rest import object_permissions
 from tests.rest.object_permissions import grant
@@ -154,6 +155,7 @@ def addresses() -> dict[str, str]:
     return found
 
 
+@pytest.mark.parametrize("database", ON_ONE_DATABASE, indirect=True)
 @pytest.mark.parametrize("person", PEOPLE)
 def test_each_page_is_answered_to_those_who_may_see_it_and_to_nobody_else(
     content: Resource, stored: Stored, person: str

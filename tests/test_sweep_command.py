@@ -20,12 +20,17 @@ from django.db.models.functions import Now
 
 from django_blobstore.models import PendingFile
 from tests import servers
+from tests.conftest import ON_ONE_DATABASE
 from tests.settings import DEPLOYMENT_VARIABLE, SQLITE
 from tests.stored import Stored
 
 ONE_SECOND_AGO = Now() - timedelta(seconds=1)
 
-pytestmark = pytest.mark.usefixtures("database")
+# What a sweep does is tested on every database where it is tested; what is asked here is what the command says of it.
+pytestmark = [
+    pytest.mark.usefixtures("database"),
+    pytest.mark.parametrize("database", ON_ONE_DATABASE, indirect=True),
+]
 
 
 class Terminal(io.StringIO):

@@ -16,6 +16,7 @@ from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PutRequest, ResumableUpload
 from django_blobstore.proof import RequestResponse
 from django_blobstore.rest import urls
+from tests.conftest import ON_ONE_DATABASE
 from tests.invariants import assert_sound
 from tests.rest import api, object_permissions
 from tests.rest.object_permissions import grant
@@ -257,6 +258,7 @@ def people(database: str, stored: Stored, settings: Settings) -> Iterator[People
     object_permissions.granted.clear()
 
 
+@pytest.mark.parametrize("database", ON_ONE_DATABASE, indirect=True)
 @pytest.mark.parametrize("storage_kind", ["memory"])
 def test_everybody_gets_what_the_table_says_and_a_refusal_changes_nothing(people: People, stored: Stored) -> None:
     wrong = []

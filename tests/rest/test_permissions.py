@@ -11,12 +11,16 @@ from pytest_django import Settings
 
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource
+from tests.conftest import ON_ONE_DATABASE
 from tests.rest import api, object_permissions
 from tests.rest.object_permissions import grant
 from tests.stored import Stored
 from tests.streams import sha384
 
-pytestmark = pytest.mark.parametrize("storage_kind", ["memory"])
+pytestmark = [
+    pytest.mark.parametrize("storage_kind", ["memory"]),
+    pytest.mark.parametrize("database", ON_ONE_DATABASE, indirect=True),
+]
 
 BUCKET = "/api/buckets/{bucket}/"
 ASK = {"sha384": sha384(b"there")}

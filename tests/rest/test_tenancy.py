@@ -14,6 +14,7 @@ from pytest_django import Settings
 from django_blobstore import proof
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PutRequest, Resource, ResumableUpload
+from tests.conftest import ON_ONE_DATABASE
 from tests.invariants import assert_sound
 from tests.rest import api
 from tests.rest.test_permission_matrix import OBJECTS, OLD, THERE
@@ -24,9 +25,7 @@ from tests.streams import sha384
 # What is asked here is what the views tell, and not of which database.
 pytestmark = [
     pytest.mark.parametrize("storage_kind", ["memory"]),
-    pytest.mark.parametrize(
-        "database", [pytest.param("sqlite", marks=pytest.mark.django_db(transaction=True))], indirect=True
-    ),
+    pytest.mark.parametrize("database", ON_ONE_DATABASE, indirect=True),
 ]
 
 SECRET = b"only others have it"
