@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, Group, Permission, User
@@ -12,6 +12,7 @@ from django.utils.functional import SimpleLazyObject
 from pytest_django import Settings
 
 from django_blobstore.access import holds
+from tests.gallery.models import Visitor
 from tests.rest import api
 
 
@@ -61,6 +62,26 @@ def test_one_query_at_most_says_what_django_says(database: str, make: Callable[[
     assert len(asked) <= 1
     assert User.objects.get(pk=key).has_perm("django_blobstore.view_resource") is holder
     assert holds(SimpleLazyObject(lambda: User.objects.get(pk=key)), "view_resource") is holder  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def visitors(database: str) -> Iterator[None]:
+    """The tables of `Visitor`."""
+    with connections[database].schema_editor() as editor:
+        editor.create_model(Visitor)
+    yield
+    with connections[database].schema_editor() as editor:
+        editor.delete_model(Visitor)
+
+
+@pytest.mark.usefixtures("visitors")
+def test_users_of_a_project_may_have_any_key_and_table() -> None:
+    visitor = Visitor.objects.create()
+    assert not holds(visitor, "view_resource")  # type: ignore[arg-type]
+    group = Group.objects.create(name="guides")
+    group.permissions.set(Permission.objects.filter(codename="view_resource"))
+    visitor.groups.add(group)
+    assert holds(Visitor.objects.get(pk=visitor.pk), "view_resource")  # type: ignore[arg-type]
 
 
 @pytest.mark.django_db
