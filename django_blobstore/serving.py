@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from itertools import chain
 from typing import NamedTuple
@@ -83,8 +84,10 @@ def body(request: HttpRequest, file: BlobFile, part: Part | None = None) -> Bloc
     """Return what a `StreamingHttpResponse` to `request` sends: `part` of `file`, or by default all of it.
 
     Django reads the whole content into memory if the iterator is not of the server's kind, so it is chosen here. Raises
-    `ContentDamaged` if not even the first block can be read.
+    `ContentDamaged` if not even the first block can be read, or if content marked as damaged still is.
     """
+    if file.managed.resource.damaged_at:
+        deque(file.chunks(BLOCK_SIZE), maxlen=0)  # to read it all is to check it
     blocks, length = part or Part(file.chunks(BLOCK_SIZE), file.size)
     started = _started(file, blocks)
     tell_now(object_served, ManagedResource, managed=file.managed, request=request)
