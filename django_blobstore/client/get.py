@@ -98,9 +98,14 @@ class Receiver:
             found = found or self.stat(place)
             if _has(file, found, on_progress):
                 return Outcome(place.address, "unchanged", 0, found, file)
-            with _partial_file(file, found) as sink:
-                begun = sink.length
-                received = self._receive(place, found, sink, on_progress)
+            try:
+                with _partial_file(file, found) as sink:
+                    begun = sink.length
+                    received = self._receive(place, found, sink, on_progress)
+            except Refused as error:
+                if error.code == "content-damaged":  # what came before is not to be trusted either
+                    _beside(file, found).unlink()
+                raise
             if received is not None:
                 os.replace(_beside(file, found), file)
                 return Outcome(place.address, "resumed" if begun else "received", received, found, file)

@@ -100,6 +100,10 @@ def test_a_chunked_body_whose_end_the_server_does_not_tell_needs_a_length() -> N
     chunked = request(**{"Transfer-Encoding": "chunked"})
     with pytest.raises(Problem) as refused:
         arriving_content(chunked, "x")
+    assert (refused.value.status, refused.value.code) == (400, "invalid-length")  # it has a Content-Length, too
+    del chunked.META["CONTENT_LENGTH"]
+    with pytest.raises(Problem) as refused:
+        arriving_content(chunked, "x")
     assert (refused.value.status, refused.value.code) == (411, "length-required")
     chunked.META["wsgi.input_terminated"] = True
     assert arriving_content(chunked, "x").stream.read(7) == b"content"
