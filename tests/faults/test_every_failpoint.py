@@ -75,7 +75,7 @@ class Faults:
     def report(self, what: str) -> None:
         """Print the figures, and fail if a failpoint that was reached was not hit."""
         print(f"\n{self.label}: {sum(self.hit.values())} {what} at {len(self.hit)} failpoints: {dict(self.hit)}")
-        assert self.reached == set(self.hit)
+        assert self.reached <= set(self.hit)
 
     @property
     def expected(self) -> set[str]:
@@ -212,7 +212,7 @@ def fail_at(operation: Operation, faults: Faults, number: int) -> str:
         except FailpointReached:
             raised = True
     reached = log.read_text().split()
-    if not raised:  # after an error it may clean up, by failpoints of its own
+    if len(reached) < number:  # after an error it may clean up, by failpoints of its own
         faults.reached.update(reached)
     assert operation.keeps_parts or waiting_for_leases() <= waiting
     if operation.sound:
