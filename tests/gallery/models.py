@@ -69,8 +69,8 @@ class Visitor(AbstractBaseUser, PermissionsMixin):
     """A user as a project may have one: with another kind of key, in a table whose name needs quotes."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    groups = models.ManyToManyField(Group, related_name="+")
-    user_permissions = models.ManyToManyField(Permission, related_name="+")
+    groups = models.ManyToManyField(Group, related_name="+")  # type: ignore[assignment]
+    user_permissions = models.ManyToManyField(Permission, related_name="+")  # type: ignore[assignment]
 
     USERNAME_FIELD = "id"
 
