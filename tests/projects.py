@@ -10,6 +10,22 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SECONDS = 120
 
+# By docs/filefields.md: files are objects of a bucket, their bytes lie in files, and the REST interface serves them.
+KEPT_IN_A_BUCKET = """
+STORAGES = {
+    "default": {"BACKEND": "django_blobstore.storages.BlobStorage", "OPTIONS": {"bucket": "media"}},
+    "blobstore": {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": BASE_DIR / "blobs"},
+    },
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+"""
+SERVED_BY_REST = """
+from django.urls import include
+urlpatterns += [path("api/", include("django_blobstore.rest.urls"))]
+"""
+
 
 def start(directory: Path) -> Path:
     """Make the project `mysite` in `directory`, which is returned."""

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -405,7 +406,7 @@ def test_a_killed_move_goes_on_where_it_was(
     store: ManagedStorage, stored: Stored, other: Stored, tmp_path: Any
 ) -> None:
     # The second of its contents was copied, but not switched to.
-    work = lambda: move_contents(ALIAS, ELSEWHERE, workers=1)  # noqa: E731
+    work = partial(move_contents, ALIAS, ELSEWHERE, workers=1)
     move_contents(ALIAS, ELSEWHERE, limit=1)
     assert Doomed(work, "kill:moving.verified", tmp_path).fate(stored).was_killed
     assert sorted(aliases().values()) == [ALIAS] * 3 + [ELSEWHERE]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import projects
 from tests.conftest import need
 from tests.pictures import png
-
-ROOT = Path(__file__).parent.parent
 
 MODELS = """
 from django.db import models
@@ -36,27 +33,13 @@ ALLOWED_HOSTS = ["testserver"]
 MEDIA_ROOT = BASE_DIR / "media"
 """
 # What a project adds by docs/filefields.md: the app, and one setting.
-SWITCHED = """
-INSTALLED_APPS += ["rest_framework", "django_blobstore"]
-STORAGES = {
-    "default": {"BACKEND": "django_blobstore.storages.BlobStorage", "OPTIONS": {"bucket": "media"}},
-    "blobstore": {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
-        "OPTIONS": {"location": BASE_DIR / "blobs"},
-    },
-    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-}
-"""
-URLS = """
-from django.urls import include
-urlpatterns += [path("api/", include("django_blobstore.rest.urls"))]
-"""
+SWITCHED = projects.KEPT_IN_A_BUCKET + 'INSTALLED_APPS += ["rest_framework", "django_blobstore"]\n'
 
 # The same before and after: through the admin, a ModelForm and the model, what a site does with its images.
 USE = """
 import json, os, sys
 import django
-os.environ["DJANGO_SETTINGS_MODULE"] = "site_.settings"
+os.environ["DJANGO_SETTINGS_MODULE"] = "mysite.settings"
 django.setup()
 from django.contrib.auth.models import User
 from django.core.files.storage import default_storage
@@ -114,29 +97,14 @@ except ZeroDivisionError:
 )
 
 
-def run(directory: Path, *arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": f"{directory}{os.pathsep}{ROOT}"}
-    environment.pop("DJANGO_SETTINGS_MODULE", None)
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=directory, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def append(path: Path, text: str) -> None:
-    with path.open("a") as file:
-        file.write(text)
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    run(tmp_path, "-m", "django", "startproject", "site_", ".")
-    run(tmp_path, "manage.py", "startapp", "photos")
+    projects.start(tmp_path)
+    projects.manage(tmp_path, "startapp", "photos")
     (tmp_path / "photos/models.py").write_text(MODELS)
     (tmp_path / "photos/admin.py").write_text(ADMIN)
-    append(tmp_path / "site_/settings.py", INSTALLED)
-    run(tmp_path, "manage.py", "makemigrations", "photos")
+    projects.append(tmp_path / "mysite/settings.py", INSTALLED)
+    projects.manage(tmp_path, "makemigrations", "photos")
     return tmp_path
 
 
@@ -146,14 +114,14 @@ def files(project: Path) -> list[Path]:
 
 
 def used(project: Path) -> dict[str, Any]:
-    run(project, "manage.py", "migrate", "-v", "0")
-    told: dict[str, Any] = json.loads(run(project, "-c", USE, png(7).hex()).splitlines()[-1])
+    projects.manage(project, "migrate", "-v", "0")
+    told: dict[str, Any] = json.loads(projects.run(project, sys.executable, "-c", USE, png(7).hex()).splitlines()[-1])
     return told
 
 
 def switch(project: Path) -> None:
-    append(project / "site_/settings.py", SWITCHED)
-    append(project / "site_/urls.py", URLS)
+    projects.append(project / "mysite/settings.py", SWITCHED)
+    projects.append(project / "mysite/urls.py", projects.SERVED_BY_REST)
 
 
 def test_a_stock_project_switches_by_one_setting_keeps_working_and_leaves_no_file_of_a_rollback(project: Path) -> None:
@@ -170,8 +138,8 @@ def test_a_stock_project_switches_by_one_setting_keeps_working_and_leaves_no_fil
     assert after["photos"][0] == ["by admin", "photos/cat.png", 4, 3, len(png(7))]
     assert after["changed"] == [302, "photos/bird.png"]
     assert len(files(project)) == 1
-    assert run(project, "manage.py", "makemigrations", "--check", "--dry-run").strip() == "No changes detected"
-    run(project, "-c", ROLLED_BACK, png(8).hex())
+    assert projects.manage(project, "makemigrations", "--check", "--dry-run").strip() == "No changes detected"
+    projects.run(project, sys.executable, "-c", ROLLED_BACK, png(8).hex())
     assert len(files(project)) > 1
-    run(project, "manage.py", "blobstore_sweep")
+    projects.manage(project, "blobstore_sweep")
     assert len(files(project)) == 1, "a rollback leaves no file of new content after a sweep"

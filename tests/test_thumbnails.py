@@ -18,14 +18,6 @@ SETTINGS = """
 INSTALLED_APPS += ["photos", "sorl.thumbnail", "easy_thumbnails", "rest_framework", "django_blobstore"]
 ALLOWED_HOSTS = ["testserver"]
 BLOBSTORE = {"DELETION_GRACE": 0}
-STORAGES = {
-    "default": {"BACKEND": "django_blobstore.storages.BlobStorage", "OPTIONS": {"bucket": "media"}},
-    "blobstore": {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
-        "OPTIONS": {"location": BASE_DIR / "blobs"},
-    },
-    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-}
 SILENCED_SYSTEM_CHECKS = ["templates.W003"]
 THUMBNAIL_ALIASES = {"": {"small": {"size": (16, 16), "crop": True}}}
 """
@@ -39,10 +31,6 @@ class Sorl(models.Model):
 
 class Easy(models.Model):
     image = ThumbnailerImageField(upload_to="easy/")
-"""
-URLS = """
-from django.urls import include
-urlpatterns += [path("api/", include("django_blobstore.rest.urls"))]
 """
 USE = """
 import io, json, os, sys
@@ -113,8 +101,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "photos").mkdir()
     (directory / "photos/__init__.py").touch()
     (directory / "photos/models.py").write_text(MODELS)
-    projects.append(directory / "mysite/settings.py", SETTINGS)
-    projects.append(directory / "mysite/urls.py", URLS)
+    projects.append(directory / "mysite/settings.py", projects.KEPT_IN_A_BUCKET + SETTINGS)
+    projects.append(directory / "mysite/urls.py", projects.SERVED_BY_REST)
     projects.manage(directory, "migrate", "--run-syncdb", "-v", "0")
     return directory
 

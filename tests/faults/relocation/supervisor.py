@@ -133,6 +133,7 @@ class Relocation:
     def _open_site(self, old: str, new: str) -> list[BaseProcess]:
         """Start a process of each of two deployments: one puts new files in `old` still, the other in `new`."""
         seed = f"{self.seed}-{next(self._numbers)}"
+        # Made in their processes, since a store takes its storage from the settings there.
         worker = lambda: Worker(SLOT, seed, self.directory, moves=False).run()  # noqa: E731
         visitor = lambda: Visitor(self.directory, self.resources, seed).run()  # noqa: E731
         return [self._start(worker, old), self._start(visitor, new)]
