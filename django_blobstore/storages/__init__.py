@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django_blobstore.storages.gridfs import GridFSStorage
+
+if TYPE_CHECKING:
+    from django_blobstore.blob_storage import BlobStorage
 
 __all__ = ["BlobStorage", "GridFSStorage"]
 

@@ -9,7 +9,7 @@ from django.core.files.storage import FileSystemStorage
 from django.db import models
 
 from django_blobstore.fields import BlobField, BlobImageField
-from django_blobstore.blob_storage import BlobStorage
+from django_blobstore.storages import BlobStorage
 from tests.settings import TEST_DIRECTORY
 
 blobs = BlobStorage(bucket="gallery")
