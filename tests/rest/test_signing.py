@@ -104,6 +104,15 @@ def test_whatever_is_changed_in_it_makes_it_void(owner: APIClient, bucket: Bucke
     assert outcome(url) == (200, CONTENT)
 
 
+def test_no_end_of_the_path_passes_for_a_part_of_the_signature(owner: APIClient, bucket: Bucket) -> None:
+    for path in ("report", "report:public"):
+        ManagedStorage().put(Namespace(bucket=bucket.pk), path, path.encode())
+    url = sign(owner, bucket, "report:public").json()["url"]
+    assert outcome(url) == (200, b"report:public")
+    start, payload, signature, _ = url.rsplit("/", 3)
+    assert outcome(f"{start}/{payload}/public:{signature}/report") == (403, "invalid-signature")
+
+
 def test_it_expires(owner: APIClient, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     url = sign(owner, bucket, expires_in=60).json()["url"]
     later = timezone.now() + timedelta(seconds=61)
