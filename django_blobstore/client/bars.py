@@ -20,7 +20,8 @@ class ShownBars:
         self._bars: dict[str, TaskID] = {}
         self._lock = threading.Lock()
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            # Brackets in an address are no markup.
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),

@@ -163,7 +163,7 @@ def login(speaker: Speaker, url: str, user: str | None, token_url: str) -> None:
 def _secret(name: str) -> str:
     if sys.stdin.isatty():
         return str(click.prompt(name, hide_input=True, err=True))
-    return sys.stdin.readline().rstrip("\n")
+    return sys.stdin.readline().rstrip("\r\n")
 
 
 def _token(url: str, user: str, password: str) -> str:
@@ -215,6 +215,9 @@ def put(speaker: Speaker, files: tuple[Path, ...], address: str, content_type: s
     for directory in filter(Path.is_dir, files):
         way = f"blobstore sync {shlex.quote(str(directory))} {shlex.quote(address)}"
         raise click.UsageError(f"{str(directory)!r} is a directory; this puts the files in it: {way}")
+    for name, count in Counter(file.name for file in files).items():
+        if count > 1 and _is_folder(address):
+            raise click.UsageError(f"{count} files are called {name!r} and would replace each other; put them apart.")
     client = _client()
     with speaker.bars() as bars:
         if len(files) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -94,6 +95,7 @@ class Receiver:
         What is there stays until the object is whole and has its SHA-384; bytes that came before a break are kept
         beside it. Raises `ContentDiffers`, `Refused`, `Unreachable` and `OSError`.
         """
+        file = _replaceable(file)
         for _ in range(_BEGINNINGS):
             found = found or self.stat(place)
             if _has(file, found, on_progress):
@@ -163,6 +165,14 @@ class Receiver:
 def _goes_on(response: httpx2.Response, length: int) -> bool:
     told: str = response.headers.get("content-range", "")
     return response.status_code == 206 and told.startswith(f"bytes {length}-")
+
+
+def _replaceable(file: Path) -> Path:
+    """Return `file`, or what it is a link to. Raises `FileExistsError` for a directory, a device and the like."""
+    if file.exists() and not file.is_file():
+        reason = "It is there and is no regular file; `blobstore verify` reads an object without writing it"
+        raise FileExistsError(errno.EEXIST, reason, str(file))
+    return file.resolve() if file.is_symlink() else file
 
 
 def _has(file: Path, found: dict[str, Any], on_progress: OnProgress) -> bool:

@@ -46,11 +46,15 @@ def find_login(url: str = "", token: str = "") -> tuple[str, str]:
 
     A token is never used for another URL than it is remembered for. Raises `NotLoggedIn` if no URL is known.
     """
+    url = _clean(url or os.environ.get("BLOBSTORE_URL", ""))
+    token = token or os.environ.get("BLOBSTORE_TOKEN", "")
+    if url and token:
+        return url, token
     known = _read(_credentials())
-    url = _clean(url or os.environ.get("BLOBSTORE_URL", "") or known.get("url", ""))
+    url = url or _clean(known.get("url", ""))
     if not url:
-        raise NotLoggedIn
-    return url, token or os.environ.get("BLOBSTORE_TOKEN", "") or known.get("tokens", {}).get(url, "")
+        raise NotLoggedIn("No store is known.")
+    return url, token or known.get("tokens", {}).get(url, "")
 
 
 def _clean(url: str) -> str:
@@ -63,7 +67,10 @@ def _credentials() -> Path:
 
 
 class Uploads:
-    """The resumable uploads under way, each under what it is of: store, token, place and content."""
+    """The resumable uploads under way, each under what it is of: store, token, place and content.
+
+    What cannot be remembered begins anew in the next run.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory / "uploads"
@@ -74,17 +81,20 @@ class Uploads:
 
     def find(self, file: Path) -> str:
         """Return the id of the upload that `file` remembers, or ""."""
-        return str(_read(file).get("upload", ""))
+        with suppress(OSError):
+            return str(_read(file).get("upload", ""))
+        return ""
 
     def remember(self, file: Path, upload: str) -> None:
-        _write(file, {"upload": upload})
-        for other in self._directory.glob("*.json"):
-            with suppress(FileNotFoundError):
+        with suppress(OSError):
+            _write(file, {"upload": upload})
+            for other in self._directory.glob("*.json"):
                 if time.time() - other.stat().st_mtime > _UPLOADS_KEPT:
                     other.unlink()
 
     def forget(self, file: Path) -> None:
-        file.unlink(missing_ok=True)
+        with suppress(OSError):
+            file.unlink()
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,10 @@ class Look:
 
 
 class Hashes:
-    """The SHA-384 of files, which need not be read again as long as they look the same."""
+    """The SHA-384 of files, which need not be read again as long as they look the same.
+
+    Where nothing can be remembered, as in a directory that is read-only, they are read each time.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -139,8 +152,9 @@ class Hashes:
         self._execute("DELETE FROM files WHERE path = ?", look.key)
 
     def _execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        with self._lock:
+        with self._lock, suppress(OSError, sqlite3.Error):
             return self._rows().execute(statement, values).fetchall()
+        return []
 
     def _rows(self) -> sqlite3.Connection:
         if self._opened is None:

@@ -87,7 +87,11 @@ class Client:
         return self._buckets.all()
 
     def create_bucket(self, name: str) -> dict[str, Any]:
-        """Make a bucket and return it as the store describes it."""
+        """Make a bucket and return it as the store describes it.
+
+        Raises `InvalidAddress` for a name that would not name it: you see a bucket of that name, or it is a UUID.
+        """
+        self._buckets.require_new(name)
         return self._transport.post("buckets/", {"name": name}, repeatable=False)
 
     def objects(self, address: str) -> Generator[dict[str, Any]]:

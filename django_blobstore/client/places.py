@@ -47,6 +47,9 @@ class Place:
         """Return this place, or raise `InvalidAddress` if it names no object."""
         if self.is_folder:
             raise InvalidAddress(self.address, "it names a folder; say bucket/path of an object")
+        # In a URL they would lead to another one: `rm bucket/..` to the bucket itself.
+        if {"", ".", ".."} & set(self.path.split("/")):
+            raise InvalidAddress(self.address, "the path has an empty, '.' or '..' segment; choose another path")
         try:
             self.path.encode()
         except UnicodeEncodeError:
@@ -70,18 +73,29 @@ class Buckets:
             self._routes[bucket] = self._route(address, bucket)
         return Place(address, self._routes[bucket], path)
 
+    def require_new(self, name: str) -> None:
+        """Raise `InvalidAddress` if a new bucket called `name` could not be told by its name."""
+        if "/" in name or name in ROUTES or _is_uuid(name):
+            raise InvalidAddress(name, "it would not lead to a bucket of that name; choose another name")
+        if found := self._called(name.strip()):
+            raise InvalidAddress(name, f"it would name two buckets, as there is {found[0]}; choose another name")
+
     def _route(self, address: str, bucket: str) -> str:
         if bucket in ROUTES:
             return bucket
         if _is_uuid(bucket):
             return f"buckets/{uuid.UUID(bucket)}"
-        # A store of an earlier version lists them all.
-        found = [found["uuid"] for found in self._listed({"name": bucket}) if found["name"] == bucket]
+        found = self._called(bucket)
         if not found:
             raise InvalidAddress(address, f"you see no bucket called {bucket!r}; name one of others by its UUID")
         if len(found) > 1:
             raise InvalidAddress(address, f"several buckets are called {bucket!r}; say which: {', '.join(found)}")
         return f"buckets/{found[0]}"
+
+    def _called(self, name: str) -> list[str]:
+        """Return the UUIDs of the buckets called `name`."""
+        # A store of an earlier version lists them all.
+        return [found["uuid"] for found in self._listed({"name": name}) if found["name"] == name]
 
     def all(self) -> list[dict[str, Any]]:
         """Return every bucket that is listed for the user."""

@@ -111,12 +111,12 @@ class InvalidAddress(ClientError, ValueError):
 
 
 class NotLoggedIn(ClientError):
-    """Which store is meant, or who asks it, is not known."""
+    """Which store is meant, or who asks it, is not known, for `reason`, a sentence."""
 
     exit_code = NOT_ALLOWED
 
-    def __init__(self) -> None:
-        super().__init__("No store is known. Log in with `blobstore login URL`, or set BLOBSTORE_URL.")
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason} Log in with `blobstore login URL`, or set BLOBSTORE_URL and BLOBSTORE_TOKEN.")
 
 
 class Stopped(ClientError):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import mimetypes
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,6 +86,7 @@ class Sender:
         `Unreachable`.
         """
         content_type = content_type or guess_type(place.path)
+        _require_regular(file)
         with file.open("rb") as stream:
             look = Look.at(file, os.fstat(stream.fileno()))
             return _Put(self, place.require_path(), look, stream, content_type, on_progress).run()
@@ -252,6 +255,13 @@ def hash_of(stream: BinaryIO, on_progress: OnProgress = no_progress) -> tuple[st
         length += len(piece)
         on_progress("hash", length, total)
     return running.hexdigest(), length
+
+
+def _require_regular(file: Path) -> None:
+    """Raise `OSError` for a pipe and the like, which can be read only once; a directory says so itself."""
+    mode = file.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "It is no regular file; put a file with what comes from it", str(file))
 
 
 def guess_type(path: str) -> str:

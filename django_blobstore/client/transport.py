@@ -13,7 +13,15 @@ from urllib.request import getproxies
 
 import httpx2
 
-from django_blobstore.client.problems import ClientError, InvalidAddress, Refused, Stopped, Unreachable, refused
+from django_blobstore.client.problems import (
+    ClientError,
+    InvalidAddress,
+    NotLoggedIn,
+    Refused,
+    Stopped,
+    Unreachable,
+    refused,
+)
 
 BLOCK_SIZE = 1024 * 1024
 
@@ -73,6 +81,8 @@ class Transport:
     def __init__(self, url: str, token: str, *, connections: int, on_wait: OnWait = wait_silently) -> None:
         if not url.startswith(("http://", "https://")):
             raise InvalidAddress(url, "the URL of a store begins with http:// or https://")
+        if not (token.isascii() and (token or "-").isprintable()):
+            raise NotLoggedIn("The token has characters that no token has.")
         self.url = url.rstrip("/") + "/"
         self._on_wait = on_wait
         self.token = token
@@ -170,5 +180,7 @@ class Transport:
     def _translated(self, path: str) -> Iterator[None]:
         try:
             yield
-        except (httpx2.RequestError, httpx2.InvalidURL) as error:
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+            raise InvalidAddress(self.url, str(error).rstrip(".")) from error
+        except httpx2.RequestError as error:
             raise Unreachable(self.url + path, str(error) or type(error).__name__) from error

@@ -64,6 +64,7 @@ class Mirror:
             return Outcome(place.address, "skipped", reason=pair.skipped)
         if pair.error or pair.file is None:
             raise pair.error or FileNotFoundError(pair.path)
+        place.require_path()
         look = Look.at(pair.file)
         if pair.found and pair.found["length"] == look.size and pair.found["sha384"] == self._sha384(look, place):
             return Outcome(place.address, "unchanged", 0, pair.found, pair.file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -15,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from django.contrib.auth.models import User
 from rest_framework.authtoken.models import Token
+from rich.console import Console
 
 from django_blobstore.client import Client, InvalidAddress, Unreachable
 from django_blobstore.client.bars import ShownBars
@@ -94,6 +96,11 @@ def test_a_wrong_password_gets_none(empty_home: dict[str, str], wire: Wire, root
 def test_a_wrong_token_is_not_kept(empty_home: dict[str, str], wire: Wire, root: User, tmp_path: Path) -> None:
     told = invoke(empty_home, "login", wire.url, input="wrong\n", code=4)
     assert "Log in again" in told.stderr
+    assert not (tmp_path / "config-home").exists()
+
+
+def test_what_can_be_no_token_is_told_so(empty_home: dict[str, str], wire: Wire, tmp_path: Path) -> None:
+    assert "no token has" in invoke(empty_home, "login", wire.url, input="tokén\n", code=4).stderr
     assert not (tmp_path / "config-home").exists()
 
 
@@ -187,6 +194,11 @@ def test_sync_tells_what_differs_and_sums_up(run: Run, bucket: Bucket, tmp_path:
         (["put", "FOLDER", "papers/x"], 2, "blobstore sync"),
         (["login", "localhost:8000/api", "--user", "root"], 2, "begins with http"),
         (["put", "FILE", f"papers/{'x' * 2000}"], 1, "another path"),
+        (["put", "FILE", "FILE", "papers/"], 2, "2 files are called 'report.txt'"),
+        (["mb", "papers"], 2, "it would name two buckets"),
+        (["mb", "me"], 2, "choose another name"),
+        (["mb", "a/b"], 2, "choose another name"),
+        (["login", "http://:8000/"], 2, "'http://:8000/' is not an address"),
     ],
 )
 def test_each_failure_has_its_code_and_a_way_out(
@@ -197,6 +209,12 @@ def test_each_failure_has_its_code_and_a_way_out(
     result = run(*(files.get(argument, argument) for argument in arguments), code=code)
     assert told in result.stderr
     assert ManagedResource.objects.get().path == "other"
+    assert Bucket.objects.get() == bucket
+
+
+def test_no_address_leads_out_of_its_bucket(run: Run, bucket: Bucket) -> None:
+    assert "'..' segment" in run("rm", "papers/..", code=2).stderr
+    assert Bucket.objects.get() == bucket
 
 
 def test_who_may_not_is_told_so(home: dict[str, str], bucket: Bucket, file: Path) -> None:
@@ -237,13 +255,16 @@ def test_the_installed_command_is_this_one() -> None:
 
 def test_bars_come_and_go() -> None:
     with ShownBars() as bars:
-        move = bars.of("me/a")
+        move = bars.of("me/[/a]")
         move("hash", 0, 10)
         move("send", 5, 10)
         (bar,) = bars._progress.tasks
-        assert (bar.description, bar.completed, bar.total) == ("sending me/a", 5, 10)
-        bars.end("me/a")
-        bars.end("me/a")
+        assert (bar.description, bar.completed, bar.total) == ("sending me/[/a]", 5, 10)
+        shown = io.StringIO()
+        Console(file=shown, width=200).print(bars._progress)
+        assert "sending me/[/a]" in shown.getvalue()
+        bars.end("me/[/a]")
+        bars.end("me/[/a]")
         assert bars._progress.tasks == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,19 @@ def test_an_object_is_written_to_a_file(client: Client, home: Namespace, file: P
 def test_into_a_directory_it_comes_under_its_own_name(client: Client, home: Namespace, file: Path) -> None:
     assert client.get(ADDRESS, file.parent).file == file
     assert file.read_bytes() == CONTENT
+
+
+def test_no_device_pipe_or_directory_becomes_a_file(client: Client, home: Namespace, file: Path) -> None:
+    os.mkfifo(file)
+    with pytest.raises(FileExistsError, match="no regular file"):
+        client.get(ADDRESS, file)
+    assert (file.is_fifo(), left(file)) == (True, [])
+
+
+def test_a_link_stays_one(client: Client, home: Namespace, file: Path, tmp_path: Path) -> None:
+    file.symlink_to(tmp_path / "elsewhere")
+    client.get(ADDRESS, file)
+    assert (file.is_symlink(), file.read_bytes() == CONTENT, left(file)) == (True, True, [])
 
 
 def test_what_is_here_does_not_come(client: Client, home: Namespace, file: Path, wire: Wire) -> None:

@@ -330,7 +330,8 @@ def test_a_file_that_is_cut_while_it_is_sent_is_refused(
         ("", InvalidAddress, "bucket/path"),
         ("/a", InvalidAddress, "bucket/path"),
         ("1c9d3f0a-6b0e-4a53-9d0c-2f6f0b7d1e55/a", Refused, "which buckets there are"),
-        ("me/../a", Refused, "another path"),
+        ("me/../a", InvalidAddress, "another path"),
+        ("me/a//b", InvalidAddress, "another path"),
         ("me/a\udc80", InvalidAddress, "not UTF-8"),
     ],
 )
@@ -340,6 +341,29 @@ def test_a_bad_address_is_refused(
     with pytest.raises(error, match=told):
         client.put(file, address)
     assert_empty(stored)
+
+
+def test_what_can_be_read_only_once_is_not_waited_for(client: Client, bucket: Bucket, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no regular file"):
+        client.put(tmp_path / "pipe", "papers/a")
+
+
+@pytest.mark.parametrize("state", ["no directory", "a broken file"])
+def test_what_cannot_be_remembered_keeps_nothing_from_being_sent(
+    make_client: Callable[..., Client], bucket: Bucket, large: Path, tmp_path: Path, state: str
+) -> None:
+    directory = tmp_path / "remembered"
+    if state == "no directory":
+        directory.write_bytes(b"a file is in its place")
+    else:
+        directory.mkdir()
+        (directory / "hashes.sqlite3").write_bytes(b"no database " * 1000)
+    client = make_client(large=MIB, part=MIB, state=directory)
+    assert client.put(large, "papers/a").how == "sent"
+    outcomes = list(client.sync(large.parent, "papers/tree"))
+    assert not any(outcome.error for outcome in outcomes)
+    assert {outcome.how for outcome in client.sync(large.parent, "papers/tree")} == {"unchanged"}
 
 
 def test_of_several_buckets_with_one_name_the_uuid_is_asked_for(client: Client, bucket: Bucket, file: Path) -> None:

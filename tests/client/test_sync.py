@@ -145,8 +145,10 @@ def test_nothing_is_removed_when_anything_failed(client: Client, bucket: Bucket,
     bad = os.fsencode(tree) + b"/not utf-8 \xff"
     with open(bad, "wb") as stream:
         stream.write(b"x")
+    tried = list(client.sync(tree, "papers/b", delete=True, dry_run=True))
     outcomes = list(client.sync(tree, "papers/b", delete=True))
     assert counts(outcomes) == {"proven": 1, "failed": 1}
+    assert counts(tried) == {"to send": 1, "failed": 1}
     assert paths() == ["b/alone", "b/kept"]
     os.unlink(bad)
     list(client.sync(tree, "papers/b", delete=True))
