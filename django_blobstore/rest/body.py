@@ -11,7 +11,7 @@ from typing import IO, Any, Protocol
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest
 from rest_framework.exceptions import ParseError
-from rest_framework.parsers import JSONParser
+from rest_framework.parsers import BaseParser, JSONParser
 
 from django_blobstore import serving
 from django_blobstore.digests import Readable, clean_hash
@@ -40,6 +40,15 @@ def arriving_content(request: HttpRequest, path: str) -> ArrivingContent:
     return ArrivingContent(BodyReader(stream), length, _digests(request), content_type)
 
 
+def unannounced_body(request: HttpRequest) -> BodyReader | None:
+    """Return the body of `request` if nothing but its end tells how long it is; otherwise None.
+
+    Raises a 411 `Problem` if the server does not tell the end.
+    """
+    is_open = "Transfer-Encoding" in request.headers or _is_past_http_1(request)
+    return None if request.META.get("CONTENT_LENGTH") or not is_open else BodyReader(_stream(request)[0])
+
+
 def kept_content_type(given: str, path: str) -> str:
     """Return the media type `given`, or else the one that the ending of `path` tells, or "" if none does."""
     if len(given) <= 255 and serving.is_media_type(given):
@@ -66,8 +75,14 @@ class BodyReader:
             raise Problem(400, "incomplete-body", detail) from error
 
 
-class SmallJSONParser(JSONParser):
-    """Parses a JSON body of at most 1 MiB."""
+class SmallJSONParser(BaseParser):
+    """Parses a JSON body of at most 1 MiB.
+
+    It is no `JSONParser`: of one, REST framework takes the whole body into memory first.
+    """
+
+    media_type = JSONParser.media_type
+    renderer_class = JSONParser.renderer_class
 
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
@@ -77,7 +92,7 @@ class SmallJSONParser(JSONParser):
             detail = f"A JSON body has at most {JSON_LIMIT} bytes."
             raise Problem(413, "content-too-large", detail, limit=JSON_LIMIT)
         try:
-            return super().parse(io.BytesIO(document), media_type, parser_context)
+            return JSONParser().parse(io.BytesIO(document), media_type, parser_context)
         except RecursionError as error:
             raise ParseError("The JSON is nested too deeply.") from error
 
@@ -102,8 +117,8 @@ def _stream(request: HttpRequest) -> tuple[HasRead, int]:
         headers = {"Connection": "close"} if isinstance(request, ASGIRequest) else {}  # WSGI leaves that to the server
         raise Problem(400, "invalid-length", detail, headers=headers)
     if isinstance(request, ASGIRequest):
-        # Django has the body on disk by now. From HTTP/2 on it needs no announcement.
-        if chunked or not (declared or request.scope.get("http_version", "1.1").startswith("1")):
+        # Django has the body on disk by now.
+        if chunked or (not declared and _is_past_http_1(request)):
             return request, UNKNOWN_LENGTH
     elif chunked and request.META.get("wsgi.input_terminated"):
         # Django's own reader would find nothing: it goes by Content-Length alone.
@@ -114,6 +129,11 @@ def _stream(request: HttpRequest) -> tuple[HasRead, int]:
     if not (declared.isascii() and declared.isdigit()):
         raise Problem(400, "invalid-length", f"Content-Length {declared!r} is not a number.")
     return request, int(declared)
+
+
+def _is_past_http_1(request: HttpRequest) -> bool:
+    """Whether a body needs no announcement: it ends with the stream that it has to itself."""
+    return isinstance(request, ASGIRequest) and not request.scope.get("http_version", "1.1").startswith("1")
 
 
 def _digests(request: HttpRequest) -> dict[str, str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from django.db import IntegrityError, router, transaction
 from django.http.response import HttpResponseBase
@@ -29,7 +29,7 @@ from django_blobstore.namespaces import Namespace
 from django_blobstore.proof import PutResponse
 from django_blobstore.put_requests import known_requests
 from django_blobstore.rest import limits, problems
-from django_blobstore.rest.body import SmallJSONParser, arriving_content, kept_content_type
+from django_blobstore.rest.body import SmallJSONParser, arriving_content, kept_content_type, unannounced_body
 from django_blobstore.rest.conditions import asked_now_and_then, entity_tag, is_conditional, require_as_wanted
 from django_blobstore.rest.metadata import sent_metadata
 from django_blobstore.rest.paths import absolute_url, object_path
@@ -72,6 +72,9 @@ class StoreViewSet(GenericViewSet[Any]):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         limits.require_short_headers(request._request)
         super().initial(request, *args, **kwargs)
+        if request.method in ("POST", "PATCH") and (body := unannounced_body(request._request)):
+            # REST framework goes by Content-Length alone, and would find nothing.
+            request._stream = cast("BinaryIO", body)
 
     def get_exception_handler(self) -> Callable[[Exception, Mapping[str, Any]], Response | None]:
         return problems.respond

@@ -145,6 +145,16 @@ def test_bodies_that_are_cut_never_reach_an_application_behind_asgi(
     assert "Traceback" not in site.log.read_text()
 
 
+def test_json_in_chunks_is_read_as_any_other(site: servers.Site, bucket: Bucket) -> None:
+    url = f"{site.url}/api/buckets/{bucket.pk}/stat"
+    start = head("POST", url, "", "Content-Type: application/json", "Transfer-Encoding: chunked")
+    answer = send(url, start + chunked(b'{"paths": ', b'["x"]}'))
+    assert (answer.status, [result["path"] for result in answer.json()["results"]]) == (200, ["x"])
+    assert refusal(send(url, start + chunked(*[b" " * MIB] * 2))) == (413, "content-too-large")
+    assert refusal(send(url, start + chunked(*[b" " * MIB] * 8))) == (413, "content-too-large")
+    assert refusal(send(url, start + chunked())) == (400, "parse-error")
+
+
 def test_paths_that_are_not_clean_are_refused_for_every_verb_and_leave_nothing(
     site: servers.Site, bucket: Bucket, stored: Stored
 ) -> None:
