@@ -25,6 +25,7 @@ from django.utils.encoding import filepath_to_uri
 
 from django_blobstore import listing, rows
 from django_blobstore.blob_file import BlobFile
+from django_blobstore.catalog import ResourceCatalog
 from django_blobstore.conf import conf
 from django_blobstore.errors import InvalidPath, ResourceNotFound, UploadPending
 from django_blobstore.grants import Grant
@@ -77,7 +78,7 @@ class BlobStorage(Storage):
     @property
     def using(self) -> str:
         """Alias of the database whose transactions saves and deletions come and go with."""
-        return self._store.catalog.using
+        return ResourceCatalog().using
 
     def exists(self, name: str) -> bool:
         with suppress(FileNotFoundError):

@@ -21,7 +21,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
-from django.core.files.storage import Storage, storages
+from django.core.files.storage import storages
 from django.db import connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.module_loading import import_string
@@ -29,7 +29,7 @@ from django.utils.module_loading import import_string
 from django_blobstore.access import may_grant_on_buckets
 from django_blobstore.conf import KNOWN, conf, given_settings
 from django_blobstore.models import Resource
-from django_blobstore.project_checks import check_project
+from django_blobstore.project_checks import check_project, made
 from django_blobstore.storages import hooks
 
 TAG = "blobstore"
@@ -151,7 +151,7 @@ def _check_serving(alias: str, method: str) -> Iterator[CheckMessage]:
 
 def _obstacle(alias: str, method: str) -> str:
     """Say why nothing new in the storage `alias` can be handed over by `method`; "" if it can, or other checks say."""
-    storage = _made(alias)
+    storage = made(alias)
     if storage is None or method == "stream":
         return ""
     if method == "x-accel" and alias not in conf.SERVE_LOCATION:
@@ -209,13 +209,5 @@ def _is_in_memory(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _problems(alias: str) -> list[str]:
-    ask = getattr(_made(alias), "problems", None)
+    ask = getattr(made(alias), "problems", None)
     return ask() if ask else []
-
-
-def _made(alias: str) -> Storage | None:
-    """Return the storage, or None if it cannot be made; E005 and E006 say so of the one in use."""
-    try:
-        return storages[alias]
-    except (ImproperlyConfigured, TypeError):
-        return None

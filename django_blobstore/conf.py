@@ -33,7 +33,8 @@ class Setting(Generic[T]):
 
     def __get__(self, instance: object, owner: type) -> T:
         given = given_settings()
-        if self.name in given:
+        # Of anything but a dict a check says that it is none, and must get that far.
+        if isinstance(given, dict) and self.name in given:
             value: T = given[self.name]
             return value
         return self.default() if callable(self.default) else self.default

@@ -38,9 +38,17 @@ def check_project(**_: Any) -> list[CheckMessage]:
     return [*_check_bytes(), *_check_cleanup(), *_check_urls()]
 
 
+def made(alias: str) -> Storage | None:
+    """Return the storage, or None if it cannot be made; E005 and E006 say so of the one in use."""
+    try:
+        return storages[alias]
+    except (ImproperlyConfigured, TypeError):
+        return None
+
+
 def _check_bytes() -> Iterator[CheckMessage]:
     alias = conf.STORAGE
-    storage = _made(alias)
+    storage = made(alias)
     if isinstance(storage, BlobStorage):
         message = f"The store would keep its bytes in STORAGES[{alias!r}], a BlobStorage, which keeps none itself."
         hint = "Define STORAGES['blobstore'], or set BLOBSTORE['STORAGE'] to the alias of a storage that keeps files."
@@ -113,7 +121,7 @@ def _check_cleanup() -> Iterator[CheckMessage]:
 
 def _check_urls() -> Iterator[CheckMessage]:
     for alias in settings.STORAGES:
-        storage = _made(alias)
+        storage = made(alias)
         if isinstance(storage, BlobStorage) and not _has_urls(storage):
             message = f"The files of STORAGES[{alias!r}] have no URL: nothing serves them."
             hint = "Include 'django_blobstore.rest.urls' in the URLconf, or give the storage a 'base_url'."
@@ -125,10 +133,3 @@ def _has_urls(storage: BlobStorage) -> bool:
         return bool(storage.url("name"))
     except ValueError:
         return False
-
-
-def _made(alias: str) -> Storage | None:
-    try:
-        return storages[alias]
-    except (ImproperlyConfigured, TypeError):
-        return None

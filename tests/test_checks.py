@@ -69,10 +69,13 @@ def test_a_right_set_up_has_no_message() -> None:
     assert found(deploy=True) == {}
 
 
-def test_blobstore_must_be_a_dict_and_nothing_else_is_looked_at(settings: Settings) -> None:
-    settings.BLOBSTORE = ["STORAGE"]
-    assert set(found()) == {"blobstore.E001"}
-    assert "list" in found()["blobstore.E001"].msg
+@pytest.mark.parametrize(("given", "kind"), [(["STORAGE", "CONTENT_HOST"], "list"), (None, "NoneType")])
+def test_blobstore_must_be_a_dict_and_nothing_else_is_looked_at(settings: Settings, given: object, kind: str) -> None:
+    settings.BLOBSTORE = given
+    assert set(found(deploy=True)) == {"blobstore.E001"}
+    assert kind in found()["blobstore.E001"].msg
+    # The fields of models are checked too, whose storages ask for settings.
+    assert "blobstore.E001" in {message.id for message in run_checks()}
 
 
 @pytest.mark.parametrize(("written", "meant"), [("STORGE", "STORAGE"), ("dedup_scope", "DEDUP_SCOPE")])

@@ -107,8 +107,11 @@ def test_the_health_check_tells_of_damage_delays_and_servers_that_are_away(
     assert "blobstore_sweep" in health(overdue_seconds=60)
     Resource.objects.update(damaged_at=Now())
     assert "1 contents are damaged" in health()
+    settings.STORAGES = {**settings.STORAGES, "old": {"BACKEND": f"{__name__}.Away"}}
+    assert "1 contents are damaged" in health()
+    assert "storage 'old' does not answer" in health(aliases=["blobstore", "old"])
     settings.STORAGES = {**settings.STORAGES, "blobstore": {"BACKEND": f"{__name__}.Away"}}
-    assert "storage does not answer" in health()
+    assert "storage 'blobstore' does not answer" in health()
     assert "host" not in health()
 
 

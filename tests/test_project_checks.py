@@ -32,6 +32,8 @@ def test_nothing_is_said_of_a_project_in_order(settings: Settings) -> None:
 def test_bytes_that_would_lie_in_a_blob_storage_are_an_error(settings: Settings) -> None:
     with_storage(settings, blobstore=BLOBS)
     assert "a BlobStorage" in found()["blobstore.E020"].msg
+    # The fields of models are checked too, whose storage keeps its bytes nowhere then.
+    assert "blobstore.E020" in {message.id for message in run_checks()}
 
 
 @pytest.mark.parametrize(
