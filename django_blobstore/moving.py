@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Event, Lock
+from threading import Lock
 from typing import NoReturn, TypeVar
 
 from django.core.files.storage import storages
-from django.db import Error, connections
+from django.db import Error
 from django.db.models import Count, Max, Sum
 
 from django_blobstore import uncommitted
 from django_blobstore.arrival import Arrival
 from django_blobstore.blob_storage import BlobStorage
 from django_blobstore.catalog import ResourceCatalog, StoredFile
+from django_blobstore.crew import Crew
 from django_blobstore.digests import HashingReader
 from django_blobstore.errors import BlobstoreError, CatalogBusy, ContentError, LeaseLost, ResourceNotFound
 from django_blobstore.failpoints import reach
 from django_blobstore.models import PendingFile, Resource, ResourceQuerySet
+from django_blobstore.passing import Passing
 from django_blobstore.resource_storage import ResourceStorage, StorageRenamed
 from django_blobstore.tracing import traced
 from django_blobstore.upkeep import Finding, Findings, Kind, expunge, verify
@@ -47,14 +48,16 @@ class MoveReport:
     """What a move came to. `total` contents with `total_bytes` were to be moved when it began.
 
     Of these `overtaken` were removed, or got another file, before it came to them; `findings` tells what could not be
-    moved. `left` is how many contents there are in the source at the end that should have gone, and `pending_files`
-    how many files there arrive, or wait to be deleted. `stopped` says why the rest was not tried, if it was not.
+    moved. Each byte passes twice, copied and read back: `passed_bytes` have. `left` is how many contents there are in
+    the source at the end that should have gone, and `pending_files` how many files there arrive, or wait to be deleted.
+    `stopped` says why the rest was not tried, if it was not.
     """
 
     total: int = 0
     total_bytes: int = 0
     moved: int = 0
     moved_bytes: int = 0
+    passed_bytes: int = 0
     overtaken: int = 0
     left: int = 0
     pending_files: int = 0
@@ -84,8 +87,8 @@ def move_contents(
     Only those `among` are moved, if that is given, and at most `limit`; what comes to the source meanwhile is not. Each
     is read back and compared before it is switched; the old file is deleted after `DELETION_GRACE` by a sweep. What is
     damaged or missing is marked and stays where it is. `on_finding` hears of each content that could not be moved,
-    `on_progress` is called after each with the report so far; both by one thread at a time. With `dry_run` the contents
-    are counted and nothing is changed. Raises `ValueError` if the aliases will not do.
+    `on_progress` is called with the report so far, while bytes pass and after each; both by one thread at a time. With
+    `dry_run` the contents are counted and nothing is changed. Raises `ValueError` if the aliases will not do.
     """
     _check_aliases(source, target)
     contents = Resource.objects.all() if among is None else among
@@ -126,10 +129,6 @@ class _Unmoved(Exception):
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.detail)
         self.finding = finding
-
-
-class _Interrupted(BlobstoreError):
-    """The move is to end now."""
 
 
 class _BadCopy(BlobstoreError):
@@ -180,34 +179,19 @@ class _Move:
         self._on_progress = on_progress
         self._catalog = ResourceCatalog()
         self._failures = 0
-        self._over = Event()
+        self._crew = Crew()
         self._lock = Lock()
 
     def run(self, workers: int) -> None:
-        with ThreadPoolExecutor(workers, thread_name_prefix="blobstore-move") as threads:
-            running = [threads.submit(self._work) for _ in range(workers)]
-            try:
-                for work in running:
-                    work.result()
-            finally:
-                # One failed, or somebody at the terminal has had enough.
-                self._over.set()
+        self._crew.run(self._work, workers, name="blobstore-move")
 
     def _work(self) -> None:
-        try:
-            while resource := self._take():
-                self._move_or_tell(resource)
-        except _Interrupted:
-            pass
-        except BaseException:
-            self._over.set()
-            raise
-        finally:
-            connections.close_all()
+        while resource := self._take():
+            self._move_or_tell(resource)
 
     def _take(self) -> Resource | None:
         with self._lock:
-            return None if self._over.is_set() else next(self._waiting, None)
+            return None if self._crew.is_over else next(self._waiting, None)
 
     def _move_or_tell(self, resource: Resource) -> None:
         try:
@@ -234,7 +218,7 @@ class _Move:
         self._failures = self._failures + 1 if finding.kind in (Kind.NOT_COPIED, Kind.UNREAD) else 0
         if self._failures == PATIENCE:
             self._report.stopped = finding.detail
-            self._over.set()
+            self._crew.end()
 
     def _show(self) -> None:
         if self._on_progress:
@@ -259,7 +243,7 @@ class _Move:
         with Arrival(self._catalog.using, self._target.alias) as arrival:
             go_on = partial(self._go_on, arrival)
             with closing(_Original(resource)) as original:
-                reader = HashingReader(original, resource.length, algorithms=["sha384"], on_read=go_on)
+                reader = HashingReader(Passing(original, go_on), resource.length, algorithms=["sha384"])
                 self._target.write(arrival.file.path, reader)
             reader.check({"sha384": resource.sha384})
             reach("moving.copied")
@@ -275,14 +259,16 @@ class _Move:
         if not Resource.objects.using(self._catalog.using).filter(pk=resource.pk, path=resource.path).exists():
             raise ResourceNotFound(resource.sha384, "it was removed, or has another file by now")
 
-    def _go_on(self, arrival: Arrival) -> None:
-        if self._over.is_set():
-            raise _Interrupted
+    def _go_on(self, arrival: Arrival, length: int) -> None:
+        self._crew.go_on()
         arrival.renew()
+        with self._lock:
+            self._report.passed_bytes += length
+            self._show()
 
-    def _read_back(self, resource: Resource, file: StoredFile, go_on: Callable[[], object]) -> None:
+    def _read_back(self, resource: Resource, file: StoredFile, go_on: Callable[[int], object]) -> None:
         with self._target.get(file.path) as copy:
-            reader = HashingReader(copy, algorithms=["sha384"], on_read=go_on)
+            reader = HashingReader(Passing(copy, go_on), algorithms=["sha384"])
             reader.drain()
         if (reader.length, reader.sha384) != (resource.length, resource.sha384):
             raise _BadCopy(f"the copy has {reader.length} bytes with the SHA-384 {reader.sha384}")

@@ -77,6 +77,7 @@ def test_everything_is_moved_and_can_be_read_all_the_while(
     length = sum(map(len, CONTENTS.values()))
     assert (report.total, report.total_bytes, report.moved, report.moved_bytes) == (4, length, 4, length)
     assert (report.overtaken, report.left, report.stopped, kinds(report)) == (0, 0, "", [])
+    assert report.passed_bytes == 2 * length
     # The old files stay for readers that have them open.
     assert (report.pending_files, stored.names()) == (4, old)
     assert set(aliases().values()) == {ELSEWHERE}
@@ -425,6 +426,19 @@ def run(*options: str, stderr: io.StringIO | None = None) -> tuple[str, str]:
     except CommandError as failure:
         return out.getvalue(), str(failure)
     return out.getvalue(), ""
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_progress_is_told_within_a_large_content(store: ManagedStorage, stored: Stored, other: Stored) -> None:
+    told: list[tuple[int, int]] = []
+    large = Resource.objects.filter(pk=resource_of("large").pk)
+    move_contents(
+        ALIAS, ELSEWHERE, among=large, on_progress=lambda report: told.append((report.passed_bytes, report.moved))
+    )
+    length = len(CONTENTS["large"])
+    assert {(length, 0), (2 * length, 0), (2 * length, 1)} <= set(told)
+    assert any(0 < passed < length for passed, _ in told)
 
 
 @ON_SQLITE

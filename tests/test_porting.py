@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import pytest
 from django.core.files.base import ContentFile
@@ -22,6 +23,7 @@ from pytest_django import Settings
 
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource
+from django_blobstore.porting import DirectoryExport, Entry, Importer, export_objects, files_of_directory
 from django_blobstore.porting.manifest import FileNames
 from django_blobstore.storages import BlobStorage
 from django_blobstore.storages.gridfs import CHUNK_SIZE
@@ -146,6 +148,80 @@ def test_what_is_there_already_is_left_alone_and_what_changed_is_replaced(
     assert ManagedResource.objects.get(path="old/big.bin").modified_at == before
     assert store.get(MEDIA, "old/folder 1.txt").read() == b"something else"
     assert_settled(stored)
+
+
+def test_several_jobs_come_to_the_same_as_one(store: ManagedStorage, stored: Stored, tree: Path) -> None:
+    out = imported("directory", tree, "--bucket=media", "--jobs=4")
+    assert out.startswith("64 files: 64 objects made, 0 there already;")
+    assert "New contents: 29. Shared: 35," in out
+    assert contents() == hashes(FILES)
+    assert "0 objects made, 64 there already" in imported("directory", tree, "--bucket=media", "--jobs=4")
+    assert_settled(stored)
+    assert len(stored.names()) == 29
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_several_jobs_bring_a_file_that_many_rows_name_once(desk: ManagedStorage, stored: Stored) -> None:
+    first = Draft.objects.create(file=ContentFile(b"one", "one.txt"))
+    Draft.objects.bulk_create(Draft(file=first.file.name) for _ in range(30))
+    out = imported("field", "gallery.Draft.file", "--bucket=gallery", "--jobs=4")
+    assert out.startswith("31 files: 1 object made, 30 there already;")
+    assert "New contents: 1. Shared: 0," in out
+    assert "31 files: 31 objects would be made" in imported(
+        "field", "gallery.Draft.file", "--bucket=other", "--jobs=4", "--dry-run"
+    )
+    assert_settled(stored)
+
+
+class Endless(io.RawIOBase):
+    """A stream without an end, which says when it was begun."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = Event()
+
+    def read(self, size: int = -1) -> bytes:
+        self.begun.set()
+        return bytes(min(size, 65536))
+
+
+def refused(when: Event) -> io.BytesIO:
+    """Fail to open a file, since its storage is away, once it is time."""
+    assert when.wait(60)
+    raise ConnectionRefusedError("Nobody is there.")
+
+
+def test_when_the_source_is_away_all_jobs_end_however_much_they_have_to_do(
+    store: ManagedStorage, stored: Stored
+) -> None:
+    endless = Endless()
+    entries = [Entry("endless", lambda: endless), Entry("refused", lambda: refused(endless.begun))]
+    importer = Importer(MEDIA, jobs=2, on_failure=print, on_progress=lambda report: None)
+    with pytest.raises(ConnectionRefusedError):
+        importer.run(entries)
+    assert (importer.report.files, importer.report.bytes_under_way) == (0, 0)
+    assert_empty(stored)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_progress_is_told_within_a_large_file(desk: ManagedStorage, tmp_path: Path) -> None:
+    tree, told = plant(tmp_path / "tree", {"large": os.urandom(4 * MIB)}), []
+    for _ in ("put", "compared"):
+        importer = Importer(
+            MEDIA, on_failure=print, on_progress=lambda report: told.append((report.bytes, report.bytes_under_way))
+        )
+        importer.run(files_of_directory(tree))
+        assert {(0, 2 * MIB), (4 * MIB, 0)} <= set(told)
+        told.clear()
+    export_objects(
+        MEDIA,
+        DirectoryExport(tmp_path / "out"),
+        on_failure=print,
+        on_progress=lambda report: told.append((report.bytes, report.bytes_under_way)),
+    )
+    assert {(0, 2 * MIB), (4 * MIB, 0)} <= set(told)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -372,13 +448,16 @@ def test_an_object_that_cannot_be_read_is_told_and_not_in_the_export(
     assert contents(Namespace(bucket="again")) == hashes({"a": b"1", "c": b"3"})
 
 
-def test_a_killed_import_goes_on(store: ManagedStorage, stored: Stored, tree: Path) -> None:
-    command = [sys.executable, "-m", "django", "blobstore_import", "directory", str(tree), "--bucket=media"]
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_a_killed_import_goes_on(store: ManagedStorage, stored: Stored, tree: Path, jobs: int) -> None:
+    options = ["directory", str(tree), "--bucket=media", f"--jobs={jobs}"]
+    command = [sys.executable, "-m", "django", "blobstore_import", *options]
     killed = subprocess.run(command, env=environment(BLOBSTORE_FAILPOINTS="kill:100"), check=False)
     assert killed.returncode == -9
     done = len(contents())
     assert 0 < done < 64
-    assert f"{64 - done} objects made, {done} there already" in imported("directory", tree, "--bucket=media")
+    assert PendingFile.objects.arriving().count() <= jobs
+    assert f"{64 - done} objects made, {done} there already" in imported(*options)
     assert contents() == hashes(FILES)
     assert_settled(stored)
 
@@ -540,17 +619,17 @@ def test_a_file_and_a_folder_of_one_name_get_files_of_their_own() -> None:
 def test_a_terminal_sees_how_far_it_is(desk: ManagedStorage, tree: Path, tmp_path: Path) -> None:
     terminal = Terminal()
     run("blobstore_import", "directory", tree, "--bucket=media", stderr=terminal)
-    assert ", files: 1" in terminal.getvalue()
+    assert "1 byte, files" in terminal.getvalue()
     terminal = Terminal()
     run("blobstore_export", "directory", tmp_path / "out", "--bucket=media", stderr=terminal)
-    assert ", objects: 1" in terminal.getvalue()
+    assert "1 byte, objects" in terminal.getvalue()
 
 
-@pytest.mark.skipif("BLOBSTORE_PORTING" not in os.environ, reason="takes minutes: BLOBSTORE_PORTING=files,bytes")
+@pytest.mark.skipif("BLOBSTORE_PORTING" not in os.environ, reason="takes minutes: BLOBSTORE_PORTING=files,bytes,jobs")
 @pytest.mark.timeout(0)
 def test_memory_stays_flat_whatever_comes_and_goes(store: ManagedStorage, stored: Stored, tmp_path: Path) -> None:
     """Bring many small files and a large one in, after a kill in the middle of each, out, and into an empty store."""
-    files, size = map(int, os.environ["BLOBSTORE_PORTING"].split(","))
+    files, size, jobs = map(int, os.environ["BLOBSTORE_PORTING"].split(","))
     small = plant(tmp_path / "small", {f"{number % 100}/{number}": b"%d" % number for number in range(files)})
     (tmp_path / "large").mkdir()
     write_large(tmp_path / "large/file", size)
@@ -558,7 +637,7 @@ def test_memory_stays_flat_whatever_comes_and_goes(store: ManagedStorage, stored
         (small, lambda: ManagedResource.objects.count() >= files // 2),
         (tmp_path / "large", lambda: arrived(stored) >= size // 2),
     ):
-        command = ["blobstore_import", "directory", tree, "--bucket=media", f"--prefix={tree.name}/"]
+        command = ["blobstore_import", "directory", tree, "--bucket=media", f"--prefix={tree.name}/", f"--jobs={jobs}"]
         with running(*command):
             wait_until(is_halfway, seconds=7200)
         measured(f"{tree.name}, after a kill half way", *command)
@@ -570,7 +649,8 @@ def test_memory_stays_flat_whatever_comes_and_goes(store: ManagedStorage, stored
     call_command("flush", interactive=False, database=store.catalog.using)
     stored.clear()
     for name in ("small", "large"):
-        measured(f"{name}, into an empty store", "blobstore_import", "export", tmp_path / f"{name}.tar")
+        command = ["blobstore_import", "export", tmp_path / f"{name}.tar", f"--jobs={jobs}"]
+        measured(f"{name}, into an empty store", *command)
     assert contents() == before
     with store.get(MEDIA, "large/file") as blob, (tmp_path / "large/file").open("rb") as file:
         assert all(block == file.read(len(block)) for block in blob.chunks())

@@ -20,12 +20,15 @@ class Bar:
         self._wanted = wanted and stream.isatty()
         self._drawn_at = 0.0
 
-    def show(self, label: str, done: int, total: int) -> None:
-        """Say that `done` of `total` are done, or just how many if the total is not known (0)."""
+    def show(self, label: str, done: int, total: int, *, work: tuple[int, int] | None = None) -> None:
+        """Say that `done` of `total` are done, or just how many if the total is not known (0).
+
+        Where some take longer than others the bar shows how much of the `work` is done, and how much there is.
+        """
         now = time.monotonic()
         if self._wanted and (now - self._drawn_at >= REDRAW_SECONDS or done == total):
             self._drawn_at = now
-            self._write(_bar(label, done, total)[: shutil.get_terminal_size().columns - 1])
+            self._write(_bar(label, done, total, work or (done, total))[: shutil.get_terminal_size().columns - 1])
 
     def clear(self) -> None:
         """Leave the line empty for what is printed next."""
@@ -37,11 +40,12 @@ class Bar:
         self._stream.flush()
 
 
-def _bar(label: str, done: int, total: int) -> str:
+def _bar(label: str, done: int, total: int, work: tuple[int, int]) -> str:
     if not total:
         return f"{label}: {done:,}" if done else f"{label} …"
-    filled = 30 * done // total
-    return f"{'█' * filled}{'·' * (30 - filled)} {100 * done // total:3}% {label}: {done:,} of {total:,}"
+    worked, whole = min(work), work[1]
+    filled = 30 * worked // whole
+    return f"{'█' * filled}{'·' * (30 - filled)} {100 * worked // whole:3}% {label}: {done:,} of {total:,}"
 
 
 class Pace:
@@ -63,6 +67,14 @@ def seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise ArgumentTypeError("it must be a number of seconds above 0")
     return value
+
+
+def above_zero(text: str) -> int:
+    """Return `text` as a whole number above 0, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise ArgumentTypeError("it must be a number of 1 or more")
+    return number
 
 
 def counted(number: int, noun: str) -> str:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, cast
 
-from django_blobstore.blob_file import BlobFile
 from django_blobstore.errors import BlobstoreError, ResourceNotFound, UploadPending
 from django_blobstore.listing import list_page
 from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import ManagedResource
 from django_blobstore.namespaces import Namespace
+from django_blobstore.passing import Passing
 from django_blobstore.porting.manifest import MANIFEST, SUMS, FileNames, Line, whole_lines, write_sums
 from django_blobstore.porting.seen import SeenContents
 from django_blobstore.porting.sources import next_member
@@ -28,7 +28,8 @@ PAGE = 500
 class ExportReport:
     """What an export came to: `objects` with `bytes`, that an earlier run had `resumed` some of, and `contents`.
 
-    The contents have `content_bytes`, each counted once. Of `failed` objects the bytes are damaged or not there yet.
+    The contents have `content_bytes`, each counted once. Of `failed` objects the bytes are damaged or not there yet. Of
+    the object that is being written `bytes_under_way` were read.
     """
 
     objects: int = 0
@@ -37,6 +38,7 @@ class ExportReport:
     contents: int = 0
     content_bytes: int = 0
     failed: int = 0
+    bytes_under_way: int = 0
 
     @property
     def saved_bytes(self) -> int:
@@ -52,8 +54,8 @@ class Export(Protocol):
     def begin(self, lines: int) -> None:
         """Make ready to write after the files of so many `lines`, and forget what comes after them."""
 
-    def write(self, line: Line, blob: BlobFile) -> None:
-        """Write the bytes of `blob` to the file that `line` names, whole or not at all."""
+    def write(self, line: Line, content: Passing) -> None:
+        """Write the bytes of `content` to the file that `line` names, whole or not at all."""
 
     def finish(self) -> None:
         """Write the sums, and give everything its lasting name."""
@@ -78,18 +80,17 @@ class DirectoryExport:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._partial.unlink(missing_ok=True)
 
-    def write(self, line: Line, blob: BlobFile) -> None:
+    def write(self, line: Line, content: Passing) -> None:
         file = self._directory / line.file
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self._partial.open("wb") as partial:
-                for block in blob.chunks():
+                while block := content.read(BLOCK_SIZE):
                     partial.write(block)
         except BaseException:
             self._partial.unlink(missing_ok=True)
             raise
-        modified = blob.managed.modified_at.timestamp()
-        os.utime(self._partial, (modified, modified))
+        os.utime(self._partial, (line.modified, line.modified))
         self._partial.replace(file)
 
     def finish(self) -> None:
@@ -125,8 +126,8 @@ class TarExport:
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
         self._tar.copybufsize = BLOCK_SIZE  # type: ignore[attr-defined]
 
-    def write(self, line: Line, blob: BlobFile) -> None:
-        self._add(line.file, blob, blob.size, blob.managed.modified_at.timestamp())
+    def write(self, line: Line, content: Passing) -> None:
+        self._add(line.file, content, line.length, line.modified)
 
     def finish(self) -> None:
         with self.manifest.open("rb") as lines, tempfile.TemporaryFile() as sums:
@@ -145,13 +146,13 @@ class TarExport:
         if self._file:
             self._file.close()
 
-    def _add(self, name: str, content: BlobFile | IO[bytes], length: int, modified: float) -> None:
+    def _add(self, name: str, content: Passing | IO[bytes], length: int, modified: float) -> None:
         tar, file = cast("tarfile.TarFile", self._tar), cast("IO[bytes]", self._file)
         start = tar.offset
         member = tarfile.TarInfo(name)
         member.size, member.mtime, member.mode = length, int(modified), 0o644
         try:
-            tar.addfile(member, content)
+            tar.addfile(member, cast("IO[bytes]", content))
         except BaseException:
             tar.offset = start
             file.seek(start)
@@ -174,8 +175,9 @@ def export_objects(
     """Write the objects of `namespace` whose path starts with `prefix`, in byte order, or go on where a run was killed.
 
     Each is read once and checked on the way. Those that cannot be read are told to `on_failure`; those removed
-    meanwhile are left out, and those put behind the place where it is. A `dry_run` counts and writes nothing. Raises
-    `ValueError` if an unfinished export is one of something else, and `OSError` if files cannot be written.
+    meanwhile are left out, and those put behind the place where it is. `on_progress` is called with the report so far,
+    while bytes pass and after each object. A `dry_run` counts and writes nothing. Raises `ValueError` if an unfinished
+    export is one of something else, and `OSError` if files cannot be written.
     """
     work = _Work(namespace, prefix, export, on_failure, on_progress)
     if dry_run:
@@ -271,8 +273,16 @@ class _Work:
         with self._store.open(managed) as blob:
             # It may have been replaced since it was listed.
             line = Line.of(blob.managed, file)
-            self._export.write(line, blob)
+            passing = Passing(blob, self._pass)
+            try:
+                self._export.write(line, passing)
+            finally:
+                self._report.bytes_under_way = 0
         return line
+
+    def _pass(self, length: int) -> None:
+        self._report.bytes_under_way += length
+        self._on_progress(self._report)
 
     def _count(self, sha384: str, length: int) -> None:
         self._report.objects += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from hashlib import sha256, sha384
 from pathlib import Path
 from typing import IO, Any, Self
@@ -69,6 +70,11 @@ class Line:
     @property
     def namespace(self) -> Namespace:
         return Namespace(bucket=self.bucket, user=self.user)
+
+    @property
+    def modified(self) -> float:
+        """When it was written last, in seconds since 1970."""
+        return datetime.fromisoformat(self.modified_at).timestamp()
 
     def __bytes__(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"

@@ -10,7 +10,8 @@ class SeenContents:
 
     def __init__(self) -> None:
         # An empty name is a database that spills into a file of its own, which is deleted with the connection.
-        self._database = sqlite3.connect("", isolation_level=None)
+        # Whoever shares it among threads sees to it that one asks at a time.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._database.execute("CREATE TABLE seen (sha384 BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def add(self, sha384: str) -> bool:

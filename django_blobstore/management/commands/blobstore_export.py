@@ -9,6 +9,7 @@ from tarfile import TarError
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import Error
 
 from django_blobstore.errors import BlobstoreError
 from django_blobstore.management.places import add_namespace, namespace_of
@@ -38,6 +39,9 @@ class Command(BaseCommand):
             report = self._run(bar, dry_run, options)
         except (ValueError, OSError, BlobstoreError, TarError) as error:
             raise CommandError(str(error)) from error
+        except (Error, KeyboardInterrupt) as error:
+            reason = str(error) or type(error).__name__
+            raise CommandError(f"{reason}; what was written until now stays. Begin again to go on.") from error
         finally:
             bar.clear()
         if verbosity:
@@ -59,8 +63,12 @@ class Command(BaseCommand):
             prefix=options["prefix"],
             dry_run=dry_run,
             on_failure=tell,
-            on_progress=lambda report: bar.show(f"{sized(report.bytes)}, objects", report.objects, 0),
+            on_progress=lambda report: bar.show(_progress(report), report.objects, 0),
         )
+
+
+def _progress(report: ExportReport) -> str:
+    return f"{sized(report.bytes + report.bytes_under_way)}, objects"
 
 
 def _told(report: ExportReport, *, dry_run: bool) -> str:

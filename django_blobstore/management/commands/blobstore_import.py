@@ -10,10 +10,11 @@ from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
+from django.db import Error
 
 from django_blobstore.errors import BlobstoreError
 from django_blobstore.management.places import add_namespace, namespace_of
-from django_blobstore.management.wording import Bar, counted, sized
+from django_blobstore.management.wording import Bar, above_zero, counted, sized
 from django_blobstore.namespaces import Namespace
 from django_blobstore.porting import (
     Entry,
@@ -54,6 +55,13 @@ class Command(BaseCommand):
             help="Do not read what has the length of the object that is there and was written before it.",
         )
         parser.add_argument(
+            "--jobs",
+            type=above_zero,
+            default=1,
+            metavar="NUMBER",
+            help="How many files are under way at a time, by as many threads. Default: 1.",
+        )
+        parser.add_argument(
             "--dry-run", action="store_true", help="Read, and say what would be shared; change nothing."
         )
 
@@ -63,8 +71,9 @@ class Command(BaseCommand):
             report = self._run(bar, options)
         except (ValueError, LookupError, FieldDoesNotExist, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
-        except (OSError, BlobstoreError, TarError) as error:
-            raise CommandError(f"{error}; what was imported until now stays. Begin again to go on.") from error
+        except (Error, OSError, BlobstoreError, TarError, KeyboardInterrupt) as error:
+            reason = str(error) or type(error).__name__
+            raise CommandError(f"{reason}; what was imported until now stays. Begin again to go on.") from error
         finally:
             bar.clear()
         if verbosity:
@@ -84,8 +93,9 @@ class Command(BaseCommand):
             keep=options["keep"],
             trust_times=options["trust_times"],
             dry_run=options["dry_run"],
+            jobs=options["jobs"],
             on_failure=tell,
-            on_progress=lambda report: bar.show(f"{sized(report.bytes)}, files", report.files, 0),
+            on_progress=lambda report: bar.show(_progress(report), report.files, 0),
         )
         return importer.run(_entries(namespace, options))
 
@@ -99,6 +109,10 @@ def _entries(namespace: Namespace | None, options: dict[str, Any]) -> Iterator[E
     if kind == "field":
         return files_of_field(source, options["alias"], target=namespace)
     return files_of_export(Path(source)) if kind == "export" else files_of_juju(source, options["catalog"])
+
+
+def _progress(report: ImportReport) -> str:
+    return f"{sized(report.bytes + report.bytes_under_way)}, files"
 
 
 def _told(report: ImportReport, *, dry_run: bool) -> str:

@@ -13,7 +13,7 @@ from django.db.models import Exists, OuterRef
 from django_blobstore.conf import conf
 from django_blobstore.errors import BlobstoreError
 from django_blobstore.management.findings import Teller
-from django_blobstore.management.wording import Bar, Pace, counted, sized
+from django_blobstore.management.wording import Bar, Pace, above_zero, counted, sized
 from django_blobstore.models import Bucket, ManagedResource, Resource, ResourceQuerySet
 from django_blobstore.moving import WORKERS, MoveReport, move_contents
 from django_blobstore.namespaces import Namespace
@@ -34,9 +34,9 @@ class Command(BaseCommand):
         parser.add_argument("--bucket", default="", help="Only contents of this bucket, by its name or UUID.")
         parser.add_argument("--at-least", type=_number, metavar="BYTES", help="Only contents of this length or more.")
         parser.add_argument("--at-most", type=_number, metavar="BYTES", help="Only contents of this length or less.")
-        parser.add_argument("--limit", type=_above_zero, metavar="NUMBER", help="Stop after so many contents.")
+        parser.add_argument("--limit", type=above_zero, metavar="NUMBER", help="Stop after so many contents.")
         parser.add_argument(
-            "--workers", type=_above_zero, default=WORKERS, metavar="NUMBER", help="How many go at a time. Default: 4."
+            "--workers", type=above_zero, default=WORKERS, metavar="NUMBER", help="How many go at a time. Default: 4."
         )
         parser.add_argument("--dry-run", action="store_true", help="Only say how much there is to be moved.")
         parser.add_argument("--json", action="store_true", dest="as_json", help="Write one JSON document.")
@@ -54,7 +54,7 @@ class Command(BaseCommand):
                 workers=options["workers"],
                 dry_run=options["dry_run"],
                 on_finding=teller.tell,
-                on_progress=lambda report: bar.show(_progress(report, pace), report.done, report.total),
+                on_progress=lambda report: _show(bar, pace, report),
             )
         except (ValueError, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
@@ -82,9 +82,11 @@ def _chosen(options: dict[str, Any]) -> ResourceQuerySet:
     return contents.filter(**{name: length for name, length in lengths.items() if length is not None})
 
 
-def _progress(report: MoveReport, pace: Pace) -> str:
-    done = report.moved_bytes + report.done * BYTES_PER_CONTENT
-    return f"{pace.told(report.moved_bytes, done, report.total_bytes + report.total * BYTES_PER_CONTENT)}, contents"
+def _show(bar: Bar, pace: Pace, report: MoveReport) -> None:
+    copied = report.passed_bytes // 2
+    done = copied + report.done * BYTES_PER_CONTENT
+    total = report.total_bytes + report.total * BYTES_PER_CONTENT
+    bar.show(f"{pace.told(copied, done, total)}, contents", report.done, report.total, work=(done, total))
 
 
 def _headline(report: MoveReport, source: str, target: str, dry_run: bool) -> str:
@@ -114,11 +116,4 @@ def _number(text: str) -> int:
     number = int(text)
     if number < 0:
         raise ArgumentTypeError("it must be a number of 0 or more")
-    return number
-
-
-def _above_zero(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ArgumentTypeError("it must be a number of 1 or more")
     return number
