@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from django.core.files.storage import storages
 from django.db import Error
@@ -27,11 +27,12 @@ from django_blobstore.crew import Crew
 from django_blobstore.digests import HashingReader
 from django_blobstore.errors import BlobstoreError, CatalogBusy, ContentError, LeaseLost, ResourceNotFound
 from django_blobstore.failpoints import reach
-from django_blobstore.models import PendingFile, Resource, ResourceQuerySet
+from django_blobstore.models import PendingFile, Resource, ResourceQuerySet, UpkeepRun
 from django_blobstore.passing import Passing
 from django_blobstore.resource_storage import ResourceStorage, StorageRenamed
 from django_blobstore.tracing import traced
 from django_blobstore.upkeep import Finding, Findings, Kind, expunge, verify
+from django_blobstore.upkeep.runs import Origin, Record, recorded
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,11 @@ class MoveReport:
         """How many contents it has come to."""
         return self.moved + self.overtaken + self.findings.count(*Kind)
 
+    def figures(self) -> dict[str, Any]:
+        """Return what the row of the run keeps."""
+        told = ("moved", "moved_bytes", "overtaken")
+        return {name: getattr(self, name) for name in told} | self.findings.figures() | {"in_source": self.left}
+
 
 @traced
 def move_contents(
@@ -79,6 +85,7 @@ def move_contents(
     limit: int | None = None,
     workers: int = WORKERS,
     dry_run: bool = False,
+    origin: str = Origin.TASK,
     on_finding: Callable[[Finding], object] | None = None,
     on_progress: Callable[[MoveReport], object] | None = None,
 ) -> MoveReport:
@@ -88,21 +95,30 @@ def move_contents(
     is read back and compared before it is switched; the old file is deleted after `DELETION_GRACE` by a sweep. What is
     damaged or missing is marked and stays where it is. `on_finding` hears of each content that could not be moved,
     `on_progress` is called with the report so far, while bytes pass and after each; both by one thread at a time. With
-    `dry_run` the contents are counted and nothing is changed. Raises `ValueError` if the aliases will not do.
+    `dry_run` the contents are counted and nothing is changed. `origin` says in the row of the run who began it. Raises
+    `ValueError` if the aliases will not do.
     """
     _check_aliases(source, target)
     contents = Resource.objects.all() if among is None else among
     contents = contents.using(ResourceCatalog().using).filter(storage=source).exclude(path="").order_by("pk")
     totals = contents[:limit].aggregate(contents=Count("pk"), bytes=Sum("length"), last=Max("pk"))
     report = MoveReport(totals["contents"], totals["bytes"] or 0)
-    if not dry_run and report.total:
-        waiting = _waiting(contents.filter(pk__lte=totals["last"]))
-        _Move(report, waiting, target, on_finding, on_progress).run(workers)
-    if not dry_run:
+    if dry_run:
+        _count_left(report, contents, source)
+        return report
+    with recorded(UpkeepRun.Kind.MOVE, origin, source=source, target=target) as record:
+        if report.total:
+            waiting = _waiting(contents.filter(pk__lte=totals["last"]))
+            _Move(report, waiting, target, record, on_finding, on_progress).run(workers)
         uncommitted.clear(contents.db, source)
+        _count_left(report, contents, source)
+        record.run.figures = report.figures()
+    return report
+
+
+def _count_left(report: MoveReport, contents: ResourceQuerySet, source: str) -> None:
     report.left = contents.count()
     report.pending_files = PendingFile.objects.using(contents.db).filter(storage=source).count()
-    return report
 
 
 def _check_aliases(source: str, target: str) -> None:
@@ -169,12 +185,14 @@ class _Move:
         report: MoveReport,
         waiting: Iterator[Resource],
         target: str,
+        record: Record,
         on_finding: Callable[[Finding], object] | None,
         on_progress: Callable[[MoveReport], object] | None,
     ) -> None:
         self._report = report
         self._waiting = waiting
         self._target = ResourceStorage(target)
+        self._record = record
         self._on_finding = on_finding
         self._on_progress = on_progress
         self._catalog = ResourceCatalog()
@@ -213,6 +231,7 @@ class _Move:
 
     def _note(self, finding: Finding) -> None:
         self._report.findings.add(finding)
+        self._record.tell(finding)
         if self._on_finding:
             self._on_finding(finding)
         self._failures = self._failures + 1 if finding.kind in (Kind.NOT_COPIED, Kind.UNREAD) else 0
@@ -221,6 +240,8 @@ class _Move:
             self._crew.end()
 
     def _show(self) -> None:
+        self._record.run.figures = self._report.figures()
+        self._record.show("contents", self._report.done, self._report.total)
         if self._on_progress:
             self._on_progress(self._report)
 

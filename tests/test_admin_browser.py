@@ -122,7 +122,7 @@ def test_selected_objects_are_deleted_after_a_page_that_says_what_is_freed(
     put("a", b"shared" * 1000)
     put("b", b"shared" * 1000)
     put("c", b"kept")
-    admin.click("a:text-is('Managed resources')")
+    admin.click("a:text-is('Objects')")
     for path in "ab":
         admin.check(f"tr:has(th a:text-is('{path}')) [type=checkbox]")
     admin.select_option("select[name=action]", "delete_selected")
@@ -171,7 +171,7 @@ def test_pages_are_turned_by_keyboard_and_all_of_them_selected(
         expect(paths).to_have_text(list(shown))
     admin.goto(re.sub(r"\?.*", "", admin.url))
     admin.check("#action-toggle")
-    admin.click("a:text-is('Select all managed resources on all pages')")
+    admin.click("a:text-is('Select all objects on all pages')")
     expect(admin.locator(".actions .all")).to_be_visible()
     admin.select_option("select[name=action]", "delete_selected")
     admin.click("button[name=index]")
@@ -183,7 +183,7 @@ def test_pages_are_turned_by_keyboard_and_all_of_them_selected(
 def test_no_hash_or_path_runs_out_of_its_page(admin: Page, complaints: list[str], scheme: str) -> None:
     managed = put("folder/" + "long" * 200, b"x")
     admin.emulate_media(color_scheme=scheme)
-    for link in ("Managed resources", "Resources"):
+    for link in ("Objects", "Contents"):
         admin.goto(re.sub("/admin/.*", "/admin/", admin.url))
         admin.click(f"#content a:text-is('{link}')")
         admin.click("#result_list tbody th a")

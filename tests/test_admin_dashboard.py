@@ -24,7 +24,8 @@ from django_blobstore.models import (
     ResumableUpload,
     UpkeepRun,
 )
-from django_blobstore.upkeep import begin, measure, scrub, sweep
+from django_blobstore.upkeep import Finding, Findings, Kind, begin, measure, scrub, sweep
+from django_blobstore.upkeep.runs import recorded
 from tests.admin_pages import administrator, page, staff, text
 from tests.stored import Stored
 
@@ -262,6 +263,30 @@ def test_nothing_is_begun_or_gone_on_with_by_a_link(database: str, stored: Store
 def test_what_nobody_offers_is_not_begun(database: str, stored: Stored) -> None:
     assert administrator().post(page(UpkeepRun, "begin"), {"what": "everything"}).status_code == 404
     assert not UpkeepRun.objects.exists()
+
+
+def test_a_move_is_on_the_dashboard_once_there_was_one_and_its_page_says_from_where_to_where(
+    database: str, stored: Stored
+) -> None:
+    client = administrator()
+    assert {line.kind for line in dashboard(client).context["upkeep"].lines} == {"sweep", "scrub", "audit"}
+    with recorded("move", "command", source="old", target="new") as record:
+        record.run.figures = {"moved": 3, "moved_bytes": 2048, "overtaken": 0, "in_source": 0}
+    assert "contents moved 3 size of what was moved 2.0 KB" in plain(dashboard(client))
+    shown = plain(client.get(page(UpkeepRun, "change", record.run.pk)))
+    assert "From storage old To storage new" in shown
+
+
+def test_whatever_upkeep_may_find_is_told_in_words(database: str, stored: Stored) -> None:
+    with recorded("audit", "command") as record:
+        findings = Findings()
+        for kind in Kind:
+            findings.add(Finding(kind, "name"))
+            record.tell(Finding(kind, "name"))
+        record.run.figures = findings.figures()
+    shown = plain(administrator().get(page(UpkeepRun, "change", record.run.pk)))
+    assert [kind for kind in Kind if kind in shown] == []
+    assert shown.count("File missing") == 2
 
 
 def test_a_run_that_was_killed_is_told_from_one_under_way(database: str, stored: Stored) -> None:

@@ -199,7 +199,7 @@ def test_contents_are_verified_when_somebody_asks(database: str, stored: Stored)
     run = UpkeepRun.objects.get()
     answer = text(client.post(page(UpkeepRun, "advance", run.pk), follow=True))
     assert "Contents compared 2" in answer
-    assert "file-missing" in answer
+    assert f"{missing.sha384} File missing" in answer
     assert Resource.objects.get(pk=sound.pk).verified_at
     assert Resource.objects.get(verified_at=None) == other
     assert Resource.objects.missing().get() == missing

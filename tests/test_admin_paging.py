@@ -110,7 +110,7 @@ def test_a_list_of_one_page_has_no_links_and_says_how_many_it_has(database: str,
         ManagedStorage().put_for_bucket("photos", f"{n}", b"x")
     response = administrator().get(LIST)
     assert response.context["cl"].page_links == []
-    assert "3 managed resources" in text(response)
+    assert "3 objects" in text(response)
     assert "on all pages" not in text(response)
 
 
@@ -118,13 +118,13 @@ def test_how_many_there_are_is_said_of_a_namespace_and_of_nothing_that_would_hav
     client = administrator()
     ManagedStorage().put(Namespace(bucket="photos", user="7"), "of a user in it", b"x")
     chosen = client.get(f"{LIST}?bucket__uuid__exact={filled.pk}")
-    assert "9 managed resources" in text(chosen)
-    assert "Select all 9 managed resources" in text(chosen)
-    assert "8 managed resources" in text(client.get(f"{LIST}?namespace=global"))
+    assert "9 objects" in text(chosen)
+    assert "Select all 9 objects" in text(chosen)
+    assert "8 objects" in text(client.get(f"{LIST}?namespace=global"))
     for query in ("", "?q=é", f"?bucket__uuid__exact={filled.pk}&q=é", "?namespace=bucket", "?namespace=user"):
         shown = text(client.get(LIST + query))
-        assert "Select all managed resources on all pages" in shown
-        assert "managed resources" not in shown.partition("Pages of managed resources")[2]
+        assert "Select all objects on all pages" in shown
+        assert "objects" not in shown.partition("Pages of objects")[2]
 
 
 def test_a_search_says_how_many_it_found_only_if_they_are_all_there(filled: Bucket) -> None:

@@ -18,7 +18,7 @@ from pytest_django import Settings
 from django_blobstore import proof, uncommitted
 from django_blobstore.errors import ResourceNotFound
 from django_blobstore.managed import ManagedStorage, Namespace
-from django_blobstore.models import ManagedResource, PendingFile, Resource
+from django_blobstore.models import ManagedResource, PendingFile, Resource, UpkeepRun
 from django_blobstore.moving import MoveReport, move_contents
 from django_blobstore.resource_storage import ResourceStorage
 from django_blobstore.upkeep import Kind, sweep
@@ -411,6 +411,7 @@ def test_a_killed_move_goes_on_where_it_was(
     move_contents(ALIAS, ELSEWHERE, limit=1)
     assert Doomed(work, "kill:moving.verified", tmp_path).fate(stored).was_killed
     assert sorted(aliases().values()) == [ALIAS] * 3 + [ELSEWHERE]
+    assert UpkeepRun.objects.under_way().count() == 1
     assert_sound(stored)
     report = move_contents(ALIAS, ELSEWHERE)
     assert (report.total, report.moved, report.left) == (3, 3, 0)
@@ -473,6 +474,26 @@ def test_the_command_fails_if_anything_is_left(store: ManagedStorage, stored: St
         "1 content could not be moved.\n1 left in 'blobstore'; begin again to go on.\n"
         "New contents go on coming there until BLOBSTORE['STORAGE'] is 'elsewhere'."
     )
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_each_move_is_remembered_with_what_it_came_to(store: ManagedStorage, stored: Stored, other: Stored) -> None:
+    missing = resource_of("small")
+    stored.storage.delete(missing.path)
+    run("--dry-run")
+    assert not UpkeepRun.objects.exists()
+    run()
+    by_command = UpkeepRun.objects.get()
+    assert (by_command.kind, by_command.origin, by_command.error) == ("move", "command", "")
+    assert by_command.options == {"source": ALIAS, "target": ELSEWHERE}
+    length = sum(map(len, CONTENTS.values())) - 5
+    told = {"moved": 3, "moved_bytes": length, "overtaken": 0, "in_source": 1, "found": 1, "left": 1}
+    assert by_command.figures == told | {"kinds": {"file-missing": {"found": 1, "bytes": 5, "fixed": 0}}}
+    assert (by_command.done, by_command.total, by_command.ended_at is None) == (4, 4, False)
+    assert [finding["name"] for finding in by_command.findings] == [missing.sha384]
+    move_contents(ALIAS, ELSEWHERE)
+    assert UpkeepRun.objects.latest("pk").origin == "task"
 
 
 @ON_SQLITE

@@ -33,7 +33,7 @@ from django_blobstore.admin.keyset import KeysetAdmin
 from django_blobstore.admin.places import Place, sees_counts, sees_every_place, viewer
 from django_blobstore.admin.preview import Preview, shown
 from django_blobstore.admin.removal import Part, RemovalPages
-from django_blobstore.admin.transfers import KINDS, TransferPage
+from django_blobstore.admin.transfers import KINDS, TransferPage, offered
 from django_blobstore.errors import BlobstoreError, ResourceNotFound
 from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import Bucket, ManagedResource, ManagedResourceQuerySet, Resource, Usage
@@ -203,7 +203,7 @@ class ManagedResourceAdmin(KeysetAdmin):
         """Return what the page of an object shows besides its form."""
         place, resource = Place.of(request, managed), managed.resource
         folder, _slash, name = managed.path.rpartition("/")
-        pages = ("download", "content", "move", "copy", "replace", "history")
+        pages = ("download", "content", "history")
         may_see_resource = place.viewer.has_perm("django_blobstore.view_resource")
         return {
             "title": name,
@@ -219,8 +219,7 @@ class ManagedResourceAdmin(KeysetAdmin):
             "integrity": "sha384-" + base64.b64encode(bytes.fromhex(resource.sha384)).decode(),
             "preview": Preview.of(managed),
             "urls": {page: columns.page_url(self.admin_site, ManagedResource, page, managed.pk) for page in pages},
-            "may_move": place.may("delete") and (place.may("add") or place.may("change")),
-            "may_replace": place.may("change"),
+            "transfers": list(offered(self, managed, place)),
         }
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ManagedResource]:

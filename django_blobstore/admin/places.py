@@ -124,6 +124,14 @@ def has_own_buckets(user: User) -> bool:
     return owns_buckets(user) or bool(seen_inside(user))
 
 
+def may_put_somewhere(user: User) -> bool:
+    """Whether `user` may put objects into some bucket."""
+    writing: tuple[Action, ...] = ("add", "change")
+    if owns_buckets(user) or any(may(user, action, "managedresource") for action in writing):
+        return True
+    return any(granted_buckets(user, action, "managedresource") for action in writing)
+
+
 def sees_all_listed(user: User) -> bool:
     """Whether `user` may see the objects of each bucket in their list, and so how much is in it."""
     is_listed_all = may(user, "view", "bucket") or may(user, "change", "bucket")

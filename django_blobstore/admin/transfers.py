@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,7 @@ from django.utils.translation import gettext_lazy
 
 from django_blobstore.admin import columns
 from django_blobstore.admin.base import StoreAdmin
-from django_blobstore.admin.places import Place, listed_buckets
+from django_blobstore.admin.places import Place, listed_buckets, may_put_somewhere
 from django_blobstore.catalog import Condition
 from django_blobstore.errors import BlobstoreError, ConditionFailed, InvalidPath, ResourceNotFound
 from django_blobstore.managed import ManagedStorage
@@ -87,8 +88,7 @@ class CopyForm(MoveForm):
         return found[0] if found else None
 
     def _may_write(self, bucket: Bucket) -> bool:
-        there = Place(self.place.viewer, Namespace(bucket=bucket.pk), bucket)
-        return there.may("add") or there.may("change")
+        return _may_put(Place(self.place.viewer, Namespace(bucket=bucket.pk), bucket))
 
     @property
     def target(self) -> Place:
@@ -117,21 +117,51 @@ class ReplaceForm(forms.Form):
         self.place = place
 
 
+def _may_put(place: Place) -> bool:
+    return place.may("add") or place.may("change")
+
+
 @dataclass(frozen=True)
 class Kind:
-    """One of these pages: its form, its texts, and what the person must be allowed where the object is."""
+    """One of these pages: its form, its texts, the one that leads to it, and whether it is for who sees a place."""
 
     form: type[MoveForm | ReplaceForm]
     title: Any
     button: Any
-    needs: tuple[Any, ...]
+    offer: Any
+    is_allowed: Callable[[Place], bool]
 
 
 KINDS = {
-    "move": Kind(MoveForm, gettext_lazy("Rename or move"), gettext_lazy("Move"), ("view", "delete")),
-    "copy": Kind(CopyForm, gettext_lazy("Copy"), gettext_lazy("Copy"), ("view",)),
-    "replace": Kind(ReplaceForm, gettext_lazy("Replace the content"), gettext_lazy("Replace"), ("view", "change")),
+    "move": Kind(
+        MoveForm,
+        gettext_lazy("Rename or move"),
+        gettext_lazy("Move"),
+        gettext_lazy("Rename"),
+        lambda place: place.may("delete") and _may_put(place),
+    ),
+    "copy": Kind(
+        CopyForm,
+        gettext_lazy("Copy"),
+        gettext_lazy("Copy"),
+        gettext_lazy("Copy"),
+        lambda place: _may_put(place) or may_put_somewhere(place.viewer),
+    ),
+    "replace": Kind(
+        ReplaceForm,
+        gettext_lazy("Replace the content"),
+        gettext_lazy("Replace"),
+        gettext_lazy("Replace"),
+        lambda place: place.may("change"),
+    ),
 }
+
+
+def offered(admin: StoreAdmin, managed: ManagedResource, place: Place) -> Iterator[tuple[Any, str]]:
+    """Yield the text and the address of each of these pages that `managed`, an object in `place`, may have."""
+    for name, kind in KINDS.items():
+        if kind.is_allowed(place):
+            yield kind.offer, columns.page_url(admin.admin_site, ManagedResource, name, managed.pk)
 
 
 class TransferPage:
@@ -146,7 +176,7 @@ class TransferPage:
         self.place = Place.of(request, managed)
 
     def respond(self) -> HttpResponse:
-        if not all(self.place.may(action) for action in self.kind.needs):
+        if not (self.place.may("view") and self.kind.is_allowed(self.place)):
             raise PermissionDenied
         if self.request.method != "POST":
             return self._page(self.kind.form(initial={"path": self.managed.path}, place=self.place))

@@ -29,7 +29,8 @@ from django_blobstore.admin.base import ReadOnlyAdmin
 from django_blobstore.admin.places import viewer
 from django_blobstore.conf import conf
 from django_blobstore.models import PutRequest, UpkeepRun
-from django_blobstore.upkeep import advance, begin
+from django_blobstore.upkeep import Kind as FindingKind
+from django_blobstore.upkeep import Tally, advance, begin
 from django_blobstore.upkeep.runs import STANDING
 
 Kind = UpkeepRun.Kind
@@ -52,6 +53,7 @@ OFFERED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 FIGURES: Mapping[str, Any] = {
     "deleted_files": gettext_lazy("files deleted"),
     "deleted_bytes": gettext_lazy("freed"),
+    "rolled_back_files": gettext_lazy("of these, left by rolled-back transactions"),
     "failed_files": gettext_lazy("files refused by their storage"),
     "abandoned_uploads": gettext_lazy("uploads given up"),
     "expired_uploads": gettext_lazy("resumable uploads expired"),
@@ -62,6 +64,10 @@ FIGURES: Mapping[str, Any] = {
     "compared": gettext_lazy("contents compared"),
     "compared_bytes": gettext_lazy("read"),
     "unmarked": gettext_lazy("wrong marks taken away"),
+    "moved": gettext_lazy("contents moved"),
+    "moved_bytes": gettext_lazy("size of what was moved"),
+    "overtaken": gettext_lazy("contents removed or replaced meanwhile"),
+    "in_source": gettext_lazy("contents left in the source"),
     "damaged": gettext_lazy("damaged"),
     "missing": gettext_lazy("missing"),
     "unread": gettext_lazy("not read"),
@@ -73,8 +79,27 @@ ALWAYS_TOLD = {
     Kind.AUDIT: ("objects", "contents", "files", "found"),
     Kind.SCRUB: ("compared", "compared_bytes", "damaged"),
     Kind.VERIFY: ("compared", "compared_bytes", "damaged"),
+    Kind.MOVE: ("moved", "moved_bytes", "in_source"),
 }
 BAD = {"failed_files", "damaged", "missing", "unread", "left"}
+# What may be found, in words.
+FINDINGS: Mapping[str, Any] = {
+    FindingKind.OBJECT_WITHOUT_CONTENT: gettext_lazy("object whose content is gone"),
+    FindingKind.COUNT_TOO_LOW: gettext_lazy("fewer references counted than there are"),
+    FindingKind.COUNT_TOO_HIGH: gettext_lazy("more references counted than there are"),
+    FindingKind.TOTALS_WRONG: gettext_lazy("wrong totals of a bucket or a user"),
+    FindingKind.CONTENT_WITHOUT_OBJECT: gettext_lazy("content to which no object refers"),
+    FindingKind.FILE_MISSING: gettext_lazy("file missing"),
+    FindingKind.FILE_OF_OTHER_LENGTH: gettext_lazy("file of another length"),
+    FindingKind.FILE_OF_OTHER_HASH: gettext_lazy("file with other bytes"),
+    FindingKind.FILE_NAMED_TWICE: gettext_lazy("file in use that is also to be deleted"),
+    FindingKind.FILE_WITHOUT_ROW: gettext_lazy("file that nothing needs"),
+    FindingKind.FILE_NOT_OURS: gettext_lazy("file of somebody else, which is no error"),
+    FindingKind.CHUNKS_WITHOUT_FILE: gettext_lazy("chunks without a file"),
+    FindingKind.DAMAGED: gettext_lazy("content marked as damaged before"),
+    FindingKind.UNREAD: gettext_lazy("file that could not be read"),
+    FindingKind.NOT_COPIED: gettext_lazy("content that could not be copied"),
+}
 STATES: Mapping[str, Any] = {
     "running": gettext_lazy("under way"),
     "paused": gettext_lazy("paused"),
@@ -141,9 +166,10 @@ def upkeep_of(site: AdminSite, *, runs: int = 5) -> Upkeep:
     last = {run.kind: run for run in UpkeepRun.objects.latest_ended()}
     under_way = UpkeepRun.objects.under_way().order_by("-pk")[:runs]
     swept = last.get(Kind.SWEEP)
+    kinds = [Kind.SWEEP, Kind.SCRUB, Kind.AUDIT, *([Kind.MOVE] if Kind.MOVE in last else [])]
     standing = Standing(swept.ended_at, swept.figures.get(STANDING, {})) if swept else Standing(None, {})
     return Upkeep(
-        [_line(site, kind, last.get(kind)) for kind in (Kind.SWEEP, Kind.SCRUB, Kind.AUDIT)],
+        [_line(site, kind, last.get(kind)) for kind in kinds],
         [(run, _url(site, run), STATES[state_of(run)]) for run in under_way],
         standing,
     )
@@ -303,7 +329,8 @@ def _shown(run: UpkeepRun) -> dict[str, Any]:
         "state_name": STATES[state_of(run)],
         "stage": stage_name(run.stage),
         "figures": figures_of(run),
-        "kinds": run.figures.get("kinds", {}),
+        "kinds": [(FINDINGS.get(kind, kind), Tally(**tally)) for kind, tally in run.figures.get("kinds", {}).items()],
+        "findings": [{**finding, "kind": FINDINGS.get(finding["kind"], finding["kind"])} for finding in run.findings],
         "away": run.figures["unread"] if isinstance(run.figures.get("unread"), dict) else {},
         "took": duration((run.ended_at or run.progress_at) - run.started_at),
         "is_fixing": bool(run.options.get("fix")),

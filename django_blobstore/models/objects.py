@@ -119,8 +119,8 @@ class Resource(models.Model):
     objects = ResourceQuerySet.as_manager()
 
     class Meta:
-        verbose_name = _("resource")
-        verbose_name_plural = _("resources")
+        verbose_name = _("content")
+        verbose_name_plural = _("contents")
         indexes = [
             models.Index(fields=["verified_at", "id"], condition=~Q(path=""), name="blobstore_resource_verified"),
             models.Index(fields=["id"], condition=Q(damaged_at__isnull=False), name="blobstore_resource_damaged"),
@@ -227,7 +227,7 @@ class ManagedResource(InNamespace):
     )
     path: models.CharField[str, str] = ByteOrderedField(_("path"), max_length=MAX_PATH_BYTES)
     resource = models.ForeignKey(
-        Resource, verbose_name=_("resource"), on_delete=models.PROTECT, related_name="references", db_index=False
+        Resource, verbose_name=_("content"), on_delete=models.PROTECT, related_name="references", db_index=False
     )
     content_type = models.CharField(_("content type"), max_length=255, blank=True, default="")
     metadata = models.JSONField(_("metadata"), blank=True, default=dict)
@@ -242,8 +242,8 @@ class ManagedResource(InNamespace):
     objects = ManagedResourceQuerySet.as_manager()
 
     class Meta:
-        verbose_name = _("managed resource")
-        verbose_name_plural = _("managed resources")
+        verbose_name = _("object")
+        verbose_name_plural = _("objects")
         indexes = [models.Index(fields=["resource", "bucket", "user", "id"], name="blobstore_references")]
         constraints = [
             models.UniqueConstraint(

@@ -142,6 +142,7 @@ class UpkeepRun(models.Model):
         SCRUB = "scrub", _("scrub")
         VERIFY = "verify", _("verification")
         MEASURE = "measure", _("measurement")
+        MOVE = "move", _("move")
 
     class Origin(models.TextChoices):
         COMMAND = "command", _("command")

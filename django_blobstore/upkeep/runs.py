@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from typing import Any
 
 from django.db import Error, router
 from django.utils import timezone
@@ -54,9 +55,9 @@ class Record:
 
 
 @contextmanager
-def recorded(kind: str, origin: str) -> Iterator[Record]:
+def recorded(kind: str, origin: str, **options: Any) -> Iterator[Record]:
     """Keep a row of a run for as long as the context lasts; it tells of the error if there is one."""
-    record = Record(_rows().create(kind=kind, origin=origin))
+    record = Record(_rows().create(kind=kind, origin=origin, options=options))
     try:
         yield record
     except BaseException as error:

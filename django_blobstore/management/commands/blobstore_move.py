@@ -14,7 +14,7 @@ from django_blobstore.conf import conf
 from django_blobstore.errors import BlobstoreError
 from django_blobstore.management.findings import Teller
 from django_blobstore.management.wording import Bar, Pace, above_zero, counted, sized
-from django_blobstore.models import Bucket, ManagedResource, Resource, ResourceQuerySet
+from django_blobstore.models import Bucket, ManagedResource, Resource, ResourceQuerySet, UpkeepRun
 from django_blobstore.moving import WORKERS, MoveReport, move_contents
 from django_blobstore.namespaces import Namespace
 
@@ -53,6 +53,7 @@ class Command(BaseCommand):
                 limit=options["limit"],
                 workers=options["workers"],
                 dry_run=options["dry_run"],
+                origin=UpkeepRun.Origin.COMMAND,
                 on_finding=teller.tell,
                 on_progress=lambda report: _show(bar, pace, report),
             )
