@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
+from uuid import UUID
 
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q
 
 from django_blobstore.models import ManagedResource, ManagedResourceQuerySet, after_prefix
@@ -63,6 +66,17 @@ WITH RECURSIVE found (path, number) AS (
     FROM found WHERE found.path IS NOT NULL AND number < %(limit)s
 )
 SELECT path FROM found WHERE path IS NOT NULL ORDER BY number
+"""
+
+# The same for the users who have objects in a bucket.
+_USERS = """
+WITH RECURSIVE found (name, number) AS (
+    SELECT (SELECT o."user" FROM {objects} AND o."user" > %(after)s ORDER BY o."user" LIMIT 1), 1
+    UNION ALL
+    SELECT (SELECT o."user" FROM {objects} AND o."user" > found.name ORDER BY o."user" LIMIT 1), number + 1
+    FROM found WHERE found.name IS NOT NULL AND number < %(limit)s
+)
+SELECT name FROM found WHERE name IS NOT NULL ORDER BY number
 """
 
 
@@ -139,6 +153,15 @@ def start_of_page_to(
     below = _following(check_prefix(after), prefix, True)
     found = _skip_scan(namespace, prefix, prefix, limit + 1, below=below)
     return _entry(found[limit], prefix) if len(found) > limit else ""
+
+
+def users_in(bucket: UUID, *, after: str = "", limit: int = 100) -> list[str]:
+    """Return the first `limit` users, after the one called `after`, who have objects of their own in `bucket`."""
+    connection = connections[ManagedResource.objects.all().db]
+    with connection.cursor() as cursor:
+        sql = _USERS.format(objects=f"{ManagedResource._meta.db_table} o WHERE o.bucket_id = %(bucket)s")
+        cursor.execute(sql, {"bucket": _key_of(bucket, connection), "after": after, "limit": limit})
+        return [name for (name,) in cursor.fetchall()]
 
 
 def find_all(namespace: Namespace, paths: Iterable[str]) -> dict[str, ManagedResource]:
@@ -223,7 +246,7 @@ def _skip_scan(namespace: Namespace, prefix: str, start: str, limit: int, *, bel
     """
     connection = connections[ManagedResource.objects.all().db]
     parameters = {
-        "bucket": ManagedResource._meta.get_field("bucket").get_db_prep_value(namespace.bucket_id, connection),
+        "bucket": _key_of(namespace.bucket_id, connection),
         "user": namespace.user,
         "start": start,
         "below": below,
@@ -236,6 +259,10 @@ def _skip_scan(namespace: Namespace, prefix: str, start: str, limit: int, *, bel
         sql = _SKIP_SCAN_BACK if below else _SKIP_SCAN
         cursor.execute(_skip_scan_sql(sql, connection.vendor, namespace, prefix), parameters)
         return [path for (path,) in cursor.fetchall()]
+
+
+def _key_of(bucket: UUID | None, connection: BaseDatabaseWrapper) -> Any:
+    return ManagedResource._meta.get_field("bucket").get_db_prep_value(bucket, connection)
 
 
 def _skip_scan_sql(sql: str, vendor: str, namespace: Namespace, prefix: str) -> str:

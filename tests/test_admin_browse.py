@@ -134,7 +134,34 @@ def test_namespaces_outside_buckets_are_browsed_alike(database: str, stored: Sto
     assert names(browse(client, user="7")) == ["mine/"]
     within = Bucket.objects.get().pk
     assert names(browse(client, bucket=within, user="7")) == ["within/"]
-    assert names(browse(client, bucket=within)) == []
+
+
+def test_a_bucket_leads_to_the_users_with_objects_of_their_own_in_it(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(browser, "PER_PAGE", 2)
+    client, found = administrator(), []
+    assert browse(client, bucket=bucket.pk).context["inside"] == []
+    for number in (10, 7, 8, 9, 90):
+        for path in ("a", "b"):
+            ManagedStorage().put(Namespace(bucket.pk, f"{number}"), path, b"x")
+    ManagedStorage().put(Namespace("other", "6"), "a", b"x")
+    url = page(ManagedResource, "browse") + f"?bucket={bucket.pk}"
+    while url:
+        shown = client.get(url).context
+        found += shown["inside"]
+        url = shown["more_inside_url"]
+    assert [user for user, _ in found] == ["10", "7", "8", "9", "90"]
+    assert names(client.get(found[1][1])) == ["a", "b"]
+    assert "inside" not in browse(client, bucket=bucket.pk, folder="2024/").context
+
+
+def test_a_bucket_in_which_only_users_have_objects_is_not_called_empty(database: str, stored: Stored) -> None:
+    managed = ManagedStorage().put(Namespace("inboxes", "7"), "a", b"x")
+    shown = text(browse(administrator(), bucket=managed.bucket_id, users_after="6\0"))
+    assert "1 object" in shown
+    assert "There are no objects yet." not in shown
+    assert shown.endswith("Users with objects of their own in this bucket 7")
 
 
 def test_users_with_objects_are_listed_page_by_page(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
@@ -18,7 +18,7 @@ from django_blobstore.admin import columns, uploads
 from django_blobstore.admin.places import Place, sees_counts, sees_every_place, viewer
 from django_blobstore.admin.quota import use_in_words
 from django_blobstore.errors import InvalidPath
-from django_blobstore.listing import DELIMITER, Page, Wanted, list_page, start_of_page_to
+from django_blobstore.listing import DELIMITER, Page, Wanted, list_page, start_of_page_to, users_in
 from django_blobstore.models import ManagedResource, Totals, Usage
 from django_blobstore.namespaces import Namespace, check_prefix
 
@@ -103,6 +103,7 @@ class Browser:
             "quota": bucket_url and place.bucket and totals and use_in_words(place.bucket, totals.logical_bytes),
             "upload": uploads.panel(self.admin.admin_site, place, folder),
             "remove_url": place.url(self.site, "remove", folder=folder),
+            **({} if folder or after or sought else self._inside(place)),
             "list_url": self._list_url(place),
             "bucket_url": bucket_url,
         }
@@ -116,6 +117,18 @@ class Browser:
     def _former(self, place: Place, folder: str, after: str, sought: str) -> str:
         wanted = _wanted(sought) if sought else Wanted()
         return start_of_page_to(after, place.namespace, prefix=folder, limit=PER_PAGE, wanted=wanted)
+
+    def _inside(self, place: Place) -> dict[str, Any]:
+        """Return the users who have objects of their own in a bucket, of whom its first page tells."""
+        if place.bucket is None or place.namespace.user:
+            return {}
+        after = self.request.GET.get("users_after", "").replace("\0", "")
+        users = users_in(place.bucket.pk, after=after, limit=PER_PAGE + 1)
+        inside = [replace(place, namespace=Namespace(place.bucket.pk, user)) for user in users[:PER_PAGE]]
+        return {
+            "inside": [(one.namespace.user, one.url(self.site)) for one in inside],
+            "more_inside_url": len(users) > PER_PAGE and place.url(self.site, users_after=users[PER_PAGE - 1]),
+        }
 
     def _entries(self, place: Place, folder: str, page: Page, is_search: bool) -> Iterator[Entry]:
         """Yield folders and objects in the order of their paths."""
@@ -143,7 +156,7 @@ class Browser:
 
     def _places(self) -> HttpResponse:
         """Show where objects outside buckets are: everybody's, and each user's."""
-        after = self.request.GET.get("after", "")
+        after = self.request.GET.get("after", "").replace("\0", "")
         users = list(self._users(after))
         everybody = Place(viewer(self.request), Namespace())
         context = {

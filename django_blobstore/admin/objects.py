@@ -226,10 +226,6 @@ class ManagedResourceAdmin(KeysetAdmin):
         # Not joined: SQLite might begin with the other table, and then sort all objects for each page.
         return super().get_queryset(request).prefetch_related("bucket", "resource")
 
-    def get_list_display(self, request: HttpRequest) -> list[Any]:
-        known = {"namespace"} if BucketFilter.parameter_name in request.GET else set()
-        return [column for column in self.list_display if column not in known]
-
     def get_ordering(self, request: HttpRequest) -> list[Any]:
         return ["-pk"] if "pk" in self.get_orders(request) else ["path"]
 
