@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections import Counter
@@ -23,6 +24,9 @@ from django_blobstore.client.put import hash_of
 from django_blobstore.client.transport import Transport
 
 INTERRUPTED = 130
+
+# Control characters, and bytes that are not UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Bars(Protocol):
@@ -51,8 +55,9 @@ class Speaker:
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
 
-    def say(self, document: dict[str, Any], line: str) -> None:
-        click.echo(json.dumps(document) if self.as_json else line)
+    def say(self, document: dict[str, Any], *lines: str) -> None:
+        for line in [json.dumps(document)] if self.as_json else map(_printable, lines):
+            click.echo(line)
 
     @contextmanager
     def bars(self) -> Iterator[Bars]:
@@ -68,7 +73,7 @@ class Speaker:
         line = f"{outcome.how:10} {outcome.address}"
         reason = outcome.reason or str(outcome.error or "").removeprefix(f"{outcome.address}: ")
         if reason and not self.as_json:
-            click.echo(f"{line}: {reason}", err=True)
+            click.echo(_printable(f"{line}: {reason}"), err=True)
         else:
             self.say(outcome.as_json(), line)
 
@@ -107,13 +112,18 @@ class Commands(click.Group):
             sys.exit(INTERRUPTED)
 
 
+def _printable(line: str) -> str:
+    """Return `line` with escapes for what a terminal obeys or cannot show: names of files may have any of it."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], line)
+
+
 def _fail(error: Exception, exit_code: int) -> NoReturn:
     speaker = click.get_current_context().find_object(Speaker)
     if speaker and speaker.as_json:
         code = error.code if isinstance(error, Refused) else ""
         click.echo(json.dumps({"how": "failed", "error": str(error), "code": code}))
     else:
-        click.echo(f"blobstore: {error}", err=True)
+        click.echo(_printable(f"blobstore: {error}"), err=True)
     sys.exit(exit_code)
 
 
@@ -293,7 +303,7 @@ def stat(speaker: Speaker, addresses: tuple[str, ...]) -> None:
     client = _client()
     for address in addresses:
         found = client.stat(address)
-        speaker.say(found, "\n".join(f"{name:16} {value}" for name, value in found.items()))
+        speaker.say(found, *(f"{name:16} {value}" for name, value in found.items()))
 
 
 @blobstore.command()

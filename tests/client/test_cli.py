@@ -180,6 +180,16 @@ def test_sync_tells_what_differs_and_sums_up(run: Run, bucket: Bucket, tmp_path:
     assert documents(run("--json", "sync", tree, "papers/t")) == [{"summary": {"unchanged": 3}, "carried": 0}]
 
 
+def test_no_name_of_a_file_speaks_to_the_terminal(run: Run, bucket: Bucket, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a\x1b[2J\nb").write_bytes(b"x")
+    assert run("sync", "--dry-run", tmp_path / "tree", "papers/t").stdout.splitlines() == [
+        "to send    papers/t/a\\x1b[2J\\nb",
+        "1 to send; 0 bytes carried",
+    ]
+    assert "papers/t/a\\x1b[2J\\nb: " in run("sync", tmp_path / "tree", "papers/t", code=1).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
