@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -123,6 +124,13 @@ def bucket_names(client: httpx.Client) -> set[str]:
     return {bucket["name"] for bucket in answer["buckets"]}
 
 
+def said_in_shell(running: Demo, code: str) -> str:
+    """Return what Python says to `code` in the shell that the output tells of."""
+    line = f"{running.said('Python')} --verbosity=0 --command={shlex.quote(code)}"
+    env = {name: value for name, value in os.environ.items() if name not in ("MONGODB_URI", "DJANGO_SETTINGS_MODULE")}
+    return subprocess.run(line, shell=True, env=env, capture_output=True, text=True, check=True).stdout
+
+
 def assert_nothing_runs_on_when_killed(running: Demo) -> None:
     running.end(signal.SIGKILL)
     if sys.platform != "linux":  # only there can children be tied to their parent
@@ -146,6 +154,7 @@ def test_a_newcomer_finds_the_admin_the_api_and_its_docs_and_the_next_run_keeps_
             icon = client.get("/favicon.ico", follow_redirects=True)
             assert icon.headers["content-type"] == "image/svg+xml"
             client.post("/api/buckets/", json={"name": "mine"}).raise_for_status()
+        assert "<Bucket: mine>" in said_in_shell(first, "print(list(Bucket.objects.all()))")
         assert "Stopped" in first.end(signal.SIGINT)
         assert first.process.returncode == 0
         assert not first.still_running()

@@ -49,6 +49,16 @@ def test_the_settings_name_apps_and_storages_that_exist() -> None:
     assert type(handler["blobstore"]).__name__ == "GridFSStorage"
 
 
+def test_the_storages_for_filefields_are_a_bucket_and_plain_files() -> None:
+    names = run(block_with("python", "BlobStorage"))
+    handler = StorageHandler(names["STORAGES"])
+    assert {alias: type(handler[alias]).__name__ for alias in names["STORAGES"]} == {
+        "default": "BlobStorage",
+        "blobstore": "FileSystemStorage",
+        "staticfiles": "StaticFilesStorage",
+    }
+
+
 def test_the_python_examples_store_one_content_and_prove_access_to_it(
     database: str, stored: Stored, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -103,11 +104,11 @@ class Command(BaseCommand):
         _wait_until_listening(server, port, log)
         sweeper = [sys.executable, _manage_py(), "blobstore_sweep", "--every=60"]
         started.callback(processes.stop, processes.start(sweeper, log=home.directory / "sweep.log", env=environment))
-        self._welcome(f"http://{HOST}:{port}", log)
+        self._welcome(f"http://{HOST}:{port}", log, home)
         server.wait()
         raise CommandError(f"The server ended by itself; its log {log} ends:\n{processes.last_lines(log)}")
 
-    def _welcome(self, url: str, log: Path) -> None:
+    def _welcome(self, url: str, log: Path, home: Home) -> None:
         self._say("Log", log)
         self.stdout.write("")
         self._say("Admin", f"{url}/admin/")
@@ -116,6 +117,7 @@ class Command(BaseCommand):
             self._say("API docs", f"{url}/api/docs/")
         self._say("Log in", f"{USERNAME} / {PASSWORD}")
         self._say("Try", f"curl -u {USERNAME}:{PASSWORD} {url}/api/buckets/")
+        self._say("Python", _shell(home))
         self.stdout.write("\nCtrl-C stops everything; the data stays for the next run.")
         self.stdout.flush()
 
@@ -130,6 +132,15 @@ def _interrupt(*_: object) -> NoReturn:
 
 def _environment(home: Home) -> dict[str, str]:
     return os.environ | {"DEMO_DATA": str(home.directory), "MONGODB_URI": home.mongodb_uri}
+
+
+def _shell(home: Home) -> str:
+    """Return the line that opens a shell on the demo; a URI that was given stays untold, as it may hold a password."""
+    variables = {"DEMO_DATA": str(home.directory)}
+    if not os.environ.get("MONGODB_URI"):
+        variables["MONGODB_URI"] = home.mongodb_uri
+    where = [f"{name}={shlex.quote(value)}" for name, value in variables.items() if value]
+    return " ".join([*where, shlex.join([sys.executable, _manage_py(), "shell"])])
 
 
 def _manage(environment: dict[str, str], *command: str) -> str:
