@@ -48,7 +48,7 @@ from tests.stored import Stored
 from tests.streams import Stream, content_of, sha384
 
 HOME = Namespace(bucket="model")
-EXAMPLES = int(os.environ.get("BLOBSTORE_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("BLOBSTORE_EXAMPLES", "4"))
 STEPS = 25
 
 GRACE = 300
