@@ -32,7 +32,13 @@ def require(user: User, action: Action, model: Model, bucket: Bucket | None = No
         return
     if bucket is not None and not _may_anything(user, bucket):
         raise BucketNotFound(str(bucket.pk))
-    raise PermissionDenied
+    raise lacking(action, model, bucket)
+
+
+def lacking(action: Action, model: Model, bucket: Bucket | None = None) -> PermissionDenied:
+    """Return the refusal of what takes a permission, which it names."""
+    where = " in general" if bucket is None else " in general or for this bucket"
+    return PermissionDenied(f"This takes the permission django_blobstore.{action}_{model}{where}.")
 
 
 def _may_anything(user: User, bucket: Bucket) -> bool:
@@ -120,8 +126,9 @@ class Place:
             self.require("add")
 
         def allow(found: ManagedResource | None) -> None:
-            if not allowed["change" if found else "add"]:
-                raise PermissionDenied
+            action: Action = "change" if found else "add"
+            if not allowed[action]:
+                raise lacking(action, "managedresource", self.bucket)
 
         return allow
 

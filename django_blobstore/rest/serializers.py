@@ -83,7 +83,7 @@ class BucketSerializer(serializers.ModelSerializer[Bucket]):
 
     def validate_quota_bytes(self, quota: int | None) -> int | None:
         if not may_set_quotas(self.context["request"].user):
-            raise PermissionDenied
+            raise PermissionDenied("To set a quota takes the permission django_blobstore.change_bucket in general.")
         return quota
 
     def to_representation(self, bucket: Bucket) -> dict[str, Any]:

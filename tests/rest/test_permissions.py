@@ -70,20 +70,24 @@ def object_backend(settings: Settings) -> Iterator[None]:
     object_permissions.granted.clear()
 
 
-def attempt(user: User | None, name: str, bucket: Bucket) -> tuple[int, str]:
-    """Do the operation `name` as `user`, undo it, and return the status and the code, which a HEAD has none of."""
+def send(user: User | None, name: str, bucket: Bucket) -> Any:
+    """Return the answer to the operation `name` as `user`."""
     method, url, data, _ = OPERATIONS[name]
     client = api.client(user)
     url = url.format(bucket=bucket.pk)
     if isinstance(data, bytes):
-        answer = api.put(client, url, data)
-    else:
-        answer = getattr(client, method.lower())(url, data, format="json")
+        return api.put(client, url, data)
+    return getattr(client, method.lower())(url, data, format="json")
+
+
+def attempt(user: User | None, name: str, bucket: Bucket) -> tuple[int, str]:
+    """Do the operation `name` as `user`, undo it, and return the status and the code, which a HEAD has none of."""
+    answer = send(user, name, bucket)
     store, namespace = ManagedStorage(), Namespace(bucket=bucket.pk)
     Bucket.objects.filter(pk=bucket.pk).update(name="bucket")
     store.put(namespace, "there", b"there")
     store.remove_all(ManagedResource.objects.within(namespace).exclude(path="there"))
-    is_problem = answer.get("Content-Type") == "application/problem+json" and method != "HEAD"
+    is_problem = answer.get("Content-Type") == "application/problem+json" and OPERATIONS[name][0] != "HEAD"
     return answer.status_code, answer.json()["code"] if is_problem else ""
 
 
@@ -115,6 +119,15 @@ def test_each_permission_allows_its_own_operations_and_shows_that_the_bucket_exi
             grant(user, permission, bucket)
         assert (permission, allowed(user, bucket)) == (permission, operations)
         assert all(attempt(user, name, bucket)[0] == 403 for name in set(OPERATIONS) - operations)
+
+
+def test_a_refusal_names_the_permission_that_is_lacking(database: str, bucket: Bucket) -> None:
+    visitor = api.person("visitor")
+    grant(visitor, "view_bucket", bucket)
+    for permission, operations in GIVES.items():
+        for name in operations - {"show", "head"}:
+            needed = f"This takes the permission django_blobstore.{permission} in general or for this bucket."
+            assert (name, send(visitor, name, bucket).json()["detail"]) == (name, needed)
 
 
 def test_a_permission_for_one_bucket_is_none_for_another(database: str, bucket: Bucket) -> None:
