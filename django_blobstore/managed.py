@@ -180,14 +180,17 @@ class ManagedStorage(AsyncTwins):
         self._finish(self.catalog.release(namespace, clean_path(path), condition=condition))
 
     def remove_all(self, objects: QuerySet[ManagedResource]) -> int:
-        """Remove each of `objects` in a transaction of its own, or all in the caller's; return how many there were."""
+        """Remove each of `objects` in a transaction of its own, or all in the caller's; return how many there were.
+
+        One that is replaced or moved before its turn stays, unless it is still one of `objects` then.
+        """
         # In one order, so that two callers with a transaction each cannot wait for each other.
         ordered = objects.using(self.catalog.using).order_by("resource_id", "pk")
         removed = 0
         while batch := list(ordered[:BATCH]):
             for managed in batch:
                 with suppress(ResourceNotFound):
-                    self.remove(managed.namespace, managed.path)
+                    self.remove(managed.namespace, managed.path, condition=partial(_require_same, managed))
                     removed += 1
         return removed
 
@@ -222,7 +225,7 @@ class ManagedStorage(AsyncTwins):
         """Make the object at `path` refer to the same content as `managed`, and return it.
 
         No bytes move unless the two namespaces do not share content. `create_bucket` and `condition` are those of
-        `put`. Raises `ResourceNotFound` if `managed` is gone.
+        `put`. Raises `ResourceNotFound` if the content of `managed` is gone or damaged.
         """
         resource, path = managed.resource, clean_path(path)
         attributes = {"content_type": managed.content_type, "metadata": managed.metadata}
@@ -302,15 +305,23 @@ class ManagedStorage(AsyncTwins):
 
     @traced
     def proof_of_access_response(
-        self, put_response: PutResponse, *, requester: str = "", condition: Condition | None = None
+        self,
+        put_response: PutResponse,
+        *,
+        requester: str = "",
+        create_bucket: bool = True,
+        condition: Condition | None = None,
     ) -> ManagedResource:
         """Check the answer to a put request and, if it is right, store the reference it asked for.
 
         A request can be answered once; if `condition`, which is that of `put`, raises, it was not. Raises
         `RequestNotFound` if `requester` has no such request, `RequestExpired`, `ResponseMismatch`, `TooManyFailures`,
-        `ResourceDeleted` if the content is gone meanwhile, and what `condition` raises.
+        `ResourceDeleted` if the content is gone meanwhile, `BucketNotFound` unless `create_bucket`, and what
+        `condition` raises.
         """
-        return self._finish(put_requests.answer(self.catalog, put_response, requester, condition))
+        return self._finish(
+            put_requests.answer(self.catalog, put_response, requester, create_bucket=create_bucket, condition=condition)
+        )
 
     def scope_of(self, namespace: Namespace) -> str:
         """Return whose content `namespace` shares; see the setting ``DEDUP_SCOPE``."""
@@ -376,7 +387,7 @@ def arriving_at(namespace: Namespace, *paths: str) -> set[str]:
 
 
 def _require_same(known: ManagedResource, found: ManagedResource | None) -> None:
-    if found is None or found.resource_id != known.resource_id:
+    if found is None or (found.pk, found.resource_id) != (known.pk, known.resource_id):
         raise ResourceNotFound(known.path, "it was removed or replaced meanwhile")
 
 

@@ -19,6 +19,7 @@ from django_blobstore import proof
 from django_blobstore.catalog import Change, Condition, Content, ResourceCatalog
 from django_blobstore.conf import conf
 from django_blobstore.errors import (
+    BucketNotFound,
     RequestExpired,
     RequestNotFound,
     ResourceDeleted,
@@ -90,7 +91,12 @@ def issue(
 
 
 def answer(
-    catalog: ResourceCatalog, put_response: PutResponse, requester: str, condition: Condition | None = None
+    catalog: ResourceCatalog,
+    put_response: PutResponse,
+    requester: str,
+    *,
+    create_bucket: bool = True,
+    condition: Condition | None = None,
 ) -> Change:
     """Use up the request that `put_response` answers and, if the answer is right, make the reference."""
     if not proof.is_request_id(put_response.request_id):
@@ -103,7 +109,7 @@ def answer(
         request = requests.get()
         _check(catalog, request, put_response.sha384)
         reach("proof.checked")
-        return _refer(catalog, request, condition)
+        return _refer(catalog, request, create_bucket, condition)
 
 
 def known_requests() -> PutRequestQuerySet:
@@ -206,12 +212,14 @@ def _whole(block: bytes, at_least: int) -> bytes:
     return block
 
 
-def _refer(catalog: ResourceCatalog, request: PutRequest, condition: Condition | None) -> Change:
+def _refer(catalog: ResourceCatalog, request: PutRequest, create_bucket: bool, condition: Condition | None) -> Change:
     content = Content(request.sha384, request.length)
     attributes = {"content_type": request.content_type, "metadata": request.metadata}
     refer = partial(catalog.refer, request.namespace, request.path, content, scope=request.scope)
     try:
-        return refer(attributes=attributes, condition=condition)
+        return refer(attributes=attributes, create_bucket=create_bucket, condition=condition)
+    except BucketNotFound:
+        raise
     except ResourceNotFound as error:
         raise ResourceDeleted(request.sha384) from error
 

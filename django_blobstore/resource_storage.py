@@ -6,15 +6,16 @@ import io
 import re
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.core.files.base import File
-from django.core.files.storage import Storage, storages
+from django.core.files.storage import InvalidStorageError, Storage, storages
 
 from django_blobstore.conf import conf
 from django_blobstore.digests import HashingReader, Stream
 from django_blobstore.errors import BlobstoreError
-from django_blobstore.storages import hooks
+from django_blobstore.storages import hooks, inventory
 
 # Django's File takes no type arguments when it runs.
 if TYPE_CHECKING:
@@ -36,6 +37,17 @@ class StorageRenamed(BlobstoreError):
         self.actual = actual
 
 
+class StorageNotConfigured(ConnectionError, InvalidStorageError):
+    """STORAGES has no `alias`: what is stored there cannot be reached, and is not lost."""
+
+    def __init__(self, alias: str) -> None:
+        super().__init__(
+            f"STORAGES has no alias {alias!r}; define it as it was. To take it out, first bring what is stored there "
+            "elsewhere (blobstore_move)."
+        )
+        self.alias = alias
+
+
 class ResourceStorage:
     """Keeps bytes under paths in the Django storage with the alias `alias` of STORAGES.
 
@@ -47,22 +59,29 @@ class ResourceStorage:
 
     @property
     def storage(self) -> Storage:
+        """The storage as Django makes it. Raises `StorageNotConfigured`."""
+        if self.alias not in storages.backends:
+            raise StorageNotConfigured(self.alias)
         return storages[self.alias]
 
     def get(self, path: str, length: int | None = None, *, start: int = 0) -> File[bytes]:
-        """Open the file at `path` for reading: seekable, in bounded memory. Raises `FileNotFoundError`.
+        """Open the file at `path` for reading: seekable, in bounded memory.
 
-        Its `length` in bytes, if the caller knows it, and where reading will `start` may spare round trips.
+        Its `length` in bytes, if the caller knows it, and where reading will `start` may spare round trips. Raises
+        `FileNotFoundError`, or `ConnectionError` if not the file, but the storage is not there.
         """
-        return hooks.open_for_reading(self.storage, path, length, start)
+        with self._absence_told():
+            return hooks.open_for_reading(self.storage, path, length, start)
 
     def read_range(self, path: str, start: int, length: int) -> bytes:
-        """Return up to `length` bytes from the offset `start`, fetching little more than those."""
-        return hooks.read_range(self.storage, path, start, length)
+        """Return up to `length` bytes from the offset `start`, fetching little more than those. Raises as `get`."""
+        with self._absence_told():
+            return hooks.read_range(self.storage, path, start, length)
 
     def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-        """Yield the bytes of each ``(start, length)``, in as few round trips as the storage can."""
-        return hooks.read_ranges(self.storage, path, ranges)
+        """Yield the bytes of each ``(start, length)``, in as few round trips as the storage can. Raises as `get`."""
+        with self._absence_told():
+            yield from hooks.read_ranges(self.storage, path, ranges)
 
     def put(self, path: str, stream: Stream, length: int = -1) -> str:
         """Store `stream` at `path` and return its SHA-384 in hex.
@@ -93,6 +112,15 @@ class ResourceStorage:
     def remove_many(self, paths: Sequence[str]) -> None:
         """Delete the files at `paths`, in as few round trips as the storage can; they need not exist."""
         hooks.delete_many(self.storage, paths)
+
+    @contextmanager
+    def _absence_told(self) -> Iterator[None]:
+        """Raise `ConnectionError` for a missing file whose whole directory is missing."""
+        try:
+            yield
+        except FileNotFoundError:
+            inventory.check_present(self.storage)
+            raise
 
 
 class ArrivingFile(BytesFile):

@@ -198,7 +198,6 @@ class _Turn:
     def take(self, offset: int, length: int | None = None) -> None:
         """Take the upload from whoever has it, if it goes on at `offset`, and note its `length`."""
         self.catalog.transact(lambda: self._take(offset))
-        self.upload.refresh_from_db()
         reach("resumable.taken")
         self._note_length(length)
 
@@ -227,6 +226,8 @@ class _Turn:
         if not to_be_had.update(token=self.token, state=state, lease_until=lease_until):
             current = _find(self.upload.pk, self.upload.requester)
             raise OffsetMismatch(current.offset, offset) if current.offset != offset else self._lost()
+        # While the row is locked: it may be deleted at any moment after.
+        self.upload.refresh_from_db()
         self._extend()
 
     def _note_length(self, length: int | None) -> None:
@@ -313,17 +314,18 @@ class _Turn:
     def _finish(self, last: list[Part]) -> None:
         """Make the object of the parts recorded and the `last` one, which are needed no more then."""
         parts = [*_contents([self.upload]), *last]
-        files = [part.file for part in parts]
         try:
-            self._put(parts, lambda: self._give_up(files))
+            self._put(parts, lambda: self._give_up(last))
         except HashMismatch:
             end(self.upload)
             raise
-        _expunge_quietly(files)
+        _expunge_quietly([part.file for part in parts])
 
-    def _give_up(self, files: list[StoredFile]) -> None:
-        _parts().filter(upload=self.upload.pk).delete()
-        PendingFile.objects.using(self.catalog.using).filter(path__in=[file.path for file in files]).give_up()
+    def _give_up(self, last: list[Part]) -> None:
+        recorded = _parts().filter(upload=self.upload.pk)
+        recorded.files().give_up()
+        recorded.delete()
+        PendingFile.objects.using(self.catalog.using).filter(path__in=[part.file.path for part in last]).give_up()
 
     def _put(self, parts: Sequence[Part], release: Callable[[], object]) -> None:
         """Put the content of `parts`; what `release` does to them is committed with the object, or not at all."""
@@ -334,6 +336,7 @@ class _Turn:
 
         def settle() -> None:
             self._change(state=ResumableUpload.State.FINISHED, length=length, offset=length, token="")
+            self.upload.refresh_from_db()
             release()
             reach("resumable.settled")
 
@@ -350,7 +353,6 @@ class _Turn:
                 condition=self.condition,
                 alongside=settle,
             )
-        self.upload.refresh_from_db()
         self.upload.was_stored = managed.was_stored
 
     def _look(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -203,6 +204,17 @@ def test_files_that_others_keep_in_the_same_storage_are_mentioned_and_never_dele
     assert found(report) == {Kind.FILE_NOT_OURS: (3, 18, 0)}
     assert report.findings.left == 0
     assert stored.names().issuperset(names)
+
+
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_files_whose_names_no_row_could_have_are_mentioned_too(store: ManagedStorage, stored: StoredInFiles) -> None:
+    for name in (b"stray\xff", b"z\xff"):
+        (stored.directory / os.fsdecode(name)).write_bytes(b"theirs")
+    report = audit(fix=True)
+    assert found(report) == {Kind.FILE_NOT_OURS: (2, 12, 0)}
+    assert {finding.name for finding in report.findings.sample} == {r"stray\udcff", r"z\udcff"}
+    assert report.unread == {}
+    assert len(stored.names()) == 4
 
 
 def test_a_file_named_twice_stays_with_its_resource(

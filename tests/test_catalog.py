@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 from django.db import IntegrityError, connections, transaction
@@ -29,6 +30,7 @@ from django_blobstore.errors import (
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource
 from django_blobstore.transactions import ATTEMPTS
+from tests.conftest import ON_EVERY_DATABASE
 from tests.invariants import assert_settled, assert_sound
 from tests.routers import OneDatabase
 from tests.stored import Stored
@@ -139,6 +141,22 @@ def test_a_file_that_was_given_up_cannot_be_recorded(catalog: ResourceCatalog) -
     assert PendingFile.objects.get().discard
 
 
+@pytest.mark.parametrize("database", ON_EVERY_DATABASE[1:], indirect=True)  # SQLite has one writer at a time
+def test_a_file_given_up_while_it_is_recorded_is_not_recorded(database: str, catalog: ResourceCatalog) -> None:
+    id, _ = catalog.put(HASH, 3)
+    arriving("aa/bb")
+
+    def give_up_before_the_delete(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.startswith("DELETE"):
+            results(lambda: PendingFile.objects.all().give_up())
+        return execute(sql, *rest)
+
+    with connections[database].execute_wrapper(give_up_before_the_delete), pytest.raises(LeaseLost):
+        catalog.upload_complete(id, "aa/bb")
+    assert Resource.objects.get().path == ""
+    assert PendingFile.objects.get().discard
+
+
 def test_the_last_reference_takes_the_row_and_leaves_the_file_to_the_sweep(catalog: ResourceCatalog) -> None:
     id, _ = catalog.put(HASH, 3)
     catalog.put(HASH, 3)
@@ -216,7 +234,7 @@ def test_a_file_takes_the_place_of_one_marked_damaged(catalog: ResourceCatalog) 
 def test_damaged_content_is_not_referred_to_without_new_bytes(catalog: ResourceCatalog) -> None:
     resource = catalog.refer(BUCKET, "a", Content(HASH, 3), file=arriving("1")).managed.resource
     catalog.mark_damaged(resource)
-    with pytest.raises(ResourceNotFound):
+    with pytest.raises(ResourceNotFound, match="damaged; put them again"):
         catalog.refer(BUCKET, "b", Content(HASH, 3))
     assert counts() == {HASH: 1}
 

@@ -6,6 +6,7 @@ import io
 import shutil
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -29,7 +30,8 @@ from django_blobstore.errors import (
 from django_blobstore.managed import BlobFile, ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, PutRequest, Resource
 from django_blobstore.proof import answer
-from django_blobstore.upkeep import sweep
+from django_blobstore.upkeep import Kind, audit, sweep
+from tests import damage
 from tests.invariants import assert_empty, assert_settled, assert_sound
 from tests.stored import Stored
 from tests.streams import MIB, content_of, sha384
@@ -198,6 +200,56 @@ def test_removing_the_last_reference_frees_the_bytes_and_no_earlier_one(
     assert store.get(OTHER, "a").read() == b"1"
     store.remove(OTHER, "a")
     assert_empty(stored)
+
+
+class RemovesAfter(ManagedStorage):
+    """Has something happen once before an object is removed, after it was looked up."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        super().__init__()
+        self.actions = [action]
+
+    def remove(self, *args: Any, **options: Any) -> None:
+        while self.actions:
+            self.actions.pop()()
+        super().remove(*args, **options)
+
+
+def test_removing_many_removes_no_other_object_that_came_to_the_path_of_one(
+    store: ManagedStorage, stored: Stored
+) -> None:
+    store.put(BUCKET, "a", b"old")
+
+    def take_the_path() -> None:
+        store.move(store.stat(BUCKET, "a"), BUCKET, "moved")
+        store.put(BUCKET, "a", b"new")
+
+    chosen = ManagedResource.objects.filter(pk=store.stat(BUCKET, "a").pk)
+    assert RemovesAfter(take_the_path).remove_all(chosen) == 1
+    assert store.get(BUCKET, "a").read() == b"new"
+    assert paths() == {"a"}
+    assert_settled(stored)
+
+
+def test_removing_many_leaves_one_that_was_replaced_and_is_not_meant_any_more(
+    store: ManagedStorage, stored: Stored
+) -> None:
+    store.put(BUCKET, "a", b"old")
+    empty_soon = ManagedResource.objects.filter(resource__length=3)
+    assert RemovesAfter(lambda: store.put(BUCKET, "a", b"much newer")).remove_all(empty_soon) == 0
+    assert store.get(BUCKET, "a").read() == b"much newer"
+    assert_sound(stored)
+
+
+def test_an_object_whose_content_is_gone_can_be_removed_and_replaced(store: ManagedStorage, stored: Stored) -> None:
+    for path in ("a", "b"):
+        store.put(BUCKET, path, path.encode())
+        damage.delete_resource(ManagedResource.objects.get(path=path).resource)
+    assert store.remove_all(ManagedResource.objects.filter(path="a")) == 1
+    store.put(BUCKET, "b", b"new")
+    assert store.get(BUCKET, "b").read() == b"new"
+    assert paths() == {"b"}
+    assert audit().findings.count(Kind.OBJECT_WITHOUT_CONTENT, Kind.TOTALS_WRONG, Kind.COUNT_TOO_LOW) == 0
 
 
 def test_overwriting_frees_the_old_bytes(store: ManagedStorage, stored: Stored, settings: Settings) -> None:

@@ -18,6 +18,7 @@ from django_blobstore import proof
 from django_blobstore.catalog import ResourceCatalog
 from django_blobstore.errors import (
     BlobstoreError,
+    BucketNotFound,
     InvalidHash,
     InvalidPath,
     RequestExpired,
@@ -156,6 +157,18 @@ def test_a_content_above_64_mib_is_claimed_by_samples(store: ManagedStorage) -> 
     assert len(request.ranges) == 461
     store.proof_of_access_response(right(request, content))
     assert ManagedResource.objects.get(path="claimed").resource.length == len(content)
+
+
+def test_a_bucket_that_is_gone_before_the_answer_is_made_anew_unless_it_must_exist(
+    store: ManagedStorage, stored: Stored
+) -> None:
+    request = store.put_request(Namespace("gone"), "claimed", HASH, requester="bob")
+    with pytest.raises(BucketNotFound):
+        store.proof_of_access_response(right(request), requester="bob", create_bucket=False)
+    assert (count(), Bucket.objects.count()) == (1, 1)
+    give(store, right(request))
+    assert (count(), Bucket.objects.count()) == (2, 2)
+    assert_sound(stored)
 
 
 def test_under_the_protocol_of_the_seed_the_answer_is_the_plain_hash_of_the_range(

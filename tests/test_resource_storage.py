@@ -7,13 +7,19 @@ import re
 from typing import Any
 
 import pytest
-from django.core.files.storage import FileSystemStorage, InvalidStorageError
+from django.core.files.storage import FileSystemStorage
 from pytest_django import Settings
 
 from django_blobstore.digests import HashingReader
 from django_blobstore.errors import LengthMismatch
-from django_blobstore.resource_storage import ArrivingFile, ResourceStorage, StorageRenamed, fresh_path
-from tests.stored import ALIAS, Stored
+from django_blobstore.resource_storage import (
+    ArrivingFile,
+    ResourceStorage,
+    StorageNotConfigured,
+    StorageRenamed,
+    fresh_path,
+)
+from tests.stored import ALIAS, Stored, StoredInFiles
 from tests.streams import Stream, content_of, sha384
 
 CHUNK = 512 * 1024
@@ -146,8 +152,27 @@ def test_the_alias_is_that_of_the_settings_or_the_one_given(settings: Settings) 
 
 def test_an_unknown_alias_is_refused_when_it_is_used() -> None:
     storage = ResourceStorage("nowhere")
-    with pytest.raises(InvalidStorageError):
+    with pytest.raises(StorageNotConfigured, match="'nowhere'"):
         storage.get("aa/one")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda storage: storage.get("aa/one"),
+        lambda storage: storage.read_range("aa/one", 0, 1),
+        lambda storage: list(storage.read_ranges("aa/one", [(0, 1)])),
+    ],
+    ids=["get", "read_range", "read_ranges"],
+)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_a_directory_that_is_not_there_is_told_apart_from_a_missing_file(stored: StoredInFiles, read: Any) -> None:
+    stored.directory.mkdir()
+    with pytest.raises(FileNotFoundError):
+        read(ResourceStorage())
+    stored.directory.rmdir()
+    with pytest.raises(ConnectionError, match="mount or restore it"):
+        read(ResourceStorage())
 
 
 def test_fresh_paths_differ_and_spread_over_folders() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from django.db import connections
 from django.db.models import F
 from django.utils import timezone
 from pytest_django import Settings
@@ -29,7 +34,9 @@ from django_blobstore.errors import (
 from django_blobstore.failpoints import Plan, arm
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import ManagedResource, PendingFile, ResumableUpload, UploadPart
+from django_blobstore.signals import object_stored
 from django_blobstore.upkeep import audit, sweep
+from tests.conftest import ON_ONE_DATABASE
 from tests.invariants import assert_empty, assert_settled, assert_sound
 from tests.stored import Stored
 from tests.streams import Stream, content_of, sha384
@@ -352,6 +359,59 @@ def test_ending_a_finished_upload_leaves_the_object() -> None:
     upload = append(begin(), 0)
     resumable.end(upload)
     assert content() == CONTENT
+
+
+def test_an_upload_that_ends_right_after_its_object_was_made_leaves_the_object() -> None:
+    upload = begin()
+
+    def end(**_: Any) -> None:
+        resumable.end(upload)
+
+    object_stored.connect(end)
+    try:
+        assert append(upload, 0).is_whole
+    finally:
+        object_stored.disconnect(end)
+    assert content() == CONTENT
+    assert not ResumableUpload.objects.exists()
+
+
+@pytest.mark.parametrize("database", ON_ONE_DATABASE, indirect=True)
+def test_an_upload_may_have_more_parts_than_a_statement_takes_parameters(
+    database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resumable, "EXPUNGE_BATCH", 20)
+    upload = begin(length=60)
+    with few_parameters(database, 50):
+        for offset in range(60):
+            append(upload, offset, offset + 1)
+    assert content() == CONTENT[:60]
+    assert_settled(stored)
+
+
+@pytest.mark.parametrize("database", ON_ONE_DATABASE, indirect=True)
+def test_more_uploads_than_a_statement_takes_parameters_expire_at_once(
+    database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its name as an attribute of the package is that of the function.
+    monkeypatch.setattr(sys.modules["django_blobstore.upkeep.sweep"], "BATCH", 20)
+    for _ in range(60):
+        begin()
+    ResumableUpload.objects.update(expires_at=F("created_at"))
+    with few_parameters(database, 50):
+        assert sweep().expired_uploads == 60
+    assert_empty(stored)
+
+
+@contextmanager
+def few_parameters(database: str, most: int) -> Iterator[None]:
+    """Let SQLite take only so many parameters in a statement; it may be built to take as few as 999."""
+    connection = connections[database].connection
+    before = connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, most)
+    try:
+        yield
+    finally:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, before)
 
 
 def test_an_upload_that_ends_stops_the_request_that_brings_more(stored: Stored) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.core.files.base import ContentFile
@@ -15,11 +16,12 @@ from django_blobstore import proof
 from django_blobstore.errors import ContentDamaged, QuotaExceeded
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource
-from django_blobstore.resource_storage import fresh_path
+from django_blobstore.resource_storage import StorageNotConfigured, fresh_path
 from django_blobstore.rest.handover import handed_over
 from django_blobstore.storages import hooks
 from django_blobstore.upkeep import AuditReport, Kind, audit, measure, scrub, sweep
 from tests import damage
+from tests.admin_pages import administrator, page, text
 from tests.invariants import assert_empty, assert_settled, assert_sound, end_leases_and_graces
 from tests.stored import ALIAS, ELSEWHERE, Stored
 from tests.streams import MIB, Stream, content_of
@@ -144,8 +146,15 @@ def test_a_storage_that_is_gone_from_the_settings_is_told_and_nothing_in_it_is_f
 ) -> None:
     all_of_them = settings.STORAGES
     settings.STORAGES = {alias: options for alias, options in all_of_them.items() if alias != ALIAS}
-    with pytest.raises(InvalidStorageError, match="'blobstore'"):
-        ManagedStorage().get(HERE, "old")
+    for error in (StorageNotConfigured, InvalidStorageError):  # ours is one of Django's
+        with pytest.raises(error, match="no alias 'blobstore'; define it as it was"):
+            ManagedStorage().get(HERE, "old")
+    client = administrator()
+    got: Any = client.get(f"/api/buckets/{HERE.bucket_id}/objects/old")
+    assert (got.status_code, got.json()["code"], got["Retry-After"]) == (503, "storage-unreachable", "5")
+    assert "'blobstore'" in got.json()["detail"]
+    download = page(ManagedResource, "download", ManagedResource.objects.get(path="old").pk)
+    assert "STORAGES has no alias" in text(client.get(download, follow=True))
     assert ManagedStorage().get(HERE, "new").read() == NEW
     assert "'blobstore'" in audit(fix=True).unread[ALIAS]
     ManagedStorage().remove(HERE, "old")

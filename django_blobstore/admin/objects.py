@@ -346,7 +346,7 @@ class ManagedResourceAdmin(KeysetAdmin):
             return answer(request, managed)
         except ResourceNotFound as error:
             raise Http404 from error
-        except BlobstoreError as error:
+        except (BlobstoreError, ConnectionError, TimeoutError) as error:
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect(columns.page_url(self.admin_site, ManagedResource, "change", pk))
 

@@ -187,7 +187,7 @@ class TransferPage:
             stored = getattr(self, f"_{self.name}")(form)
         except ConditionFailed:
             form.add_error("path", _("There is an object at this path already."))
-        except BlobstoreError as error:
+        except (BlobstoreError, ConnectionError, TimeoutError) as error:
             form.add_error(None, str(error))
         else:
             return HttpResponseRedirect(columns.page_url(self.admin.admin_site, ManagedResource, "change", stored.pk))

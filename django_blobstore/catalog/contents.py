@@ -15,7 +15,7 @@ from django.utils import timezone
 from django_blobstore import rows
 from django_blobstore.catalog.changes import Content, Recount, Returned, StoredFile
 from django_blobstore.conf import conf
-from django_blobstore.errors import AlreadyUploaded, LeaseLost, LengthMismatch, ResourceNotFound
+from django_blobstore.errors import AlreadyUploaded, CatalogBusy, LeaseLost, LengthMismatch, ResourceNotFound
 from django_blobstore.failpoints import reach
 from django_blobstore.models import ManagedResource, PendingFile, Resource
 from django_blobstore.rows import RESOURCES
@@ -62,8 +62,8 @@ def count_down(using: str, id: int, discarded: list[StoredFile]) -> Returned:
         if row := rows.fetch(using, sql, [id]):
             return Returned(False, *row)
         if not Resource.objects.using(using).filter(pk=id).exists():
-            break
-    raise ResourceNotFound(id)
+            raise ResourceNotFound(id)
+    raise CatalogBusy(ATTEMPTS)
 
 
 def recount(using: str, id: int, lower: bool) -> Recount:
@@ -103,9 +103,10 @@ def record_upload(using: str, id: int, file: StoredFile) -> None:
             raise ResourceNotFound(id)
         raise AlreadyUploaded(id, resource.path)
     pending = PendingFile.objects.using(using).filter(path=file.path)
-    if pending.filter(discard=True).exists():
+    # One statement asks and deletes: a sweep may give the file up at any moment.
+    pending.filter(discard=False).delete()
+    if pending.exists():
         raise LeaseLost(file.path)
-    pending.delete()
 
 
 def relocate(using: str, resource: Resource, file: StoredFile) -> list[StoredFile]:

@@ -30,6 +30,8 @@ from django_blobstore.usage import NOTHING, Held
 
 T = TypeVar("T")
 
+DAMAGED = "its stored bytes are damaged; put them again, which heals it"
+
 
 class ResourceCatalog:
     """Knows each stored content once, by its SHA-384, and counts who refers to it.
@@ -206,7 +208,7 @@ class ResourceCatalog:
         if file:
             contents.settle(self.using, resource, file, discarded)
         elif not resource.is_sound:
-            raise ResourceNotFound(content.sha384)
+            raise ResourceNotFound(content.sha384, DAMAGED if resource.damaged_at else "")
         reach("refer.settled")
         if managed.resource_id != resource.pk:
             self._count_usage(namespace, managed, Held(resource.pk, resource.length), lost, create_bucket)
@@ -246,7 +248,7 @@ class ResourceCatalog:
     def _give_back(self, managed: ManagedResource, discarded: list[StoredFile]) -> Returned:
         """Count down what `managed` referred to, which is deleted, here and in the totals."""
         reach("release.deleted")
-        returned = contents.count_down(self.using, managed.resource_id, discarded)
+        returned = self._count_down(managed.resource_id, discarded)
         reach("release.counted")
         self._count_usage(managed.namespace, managed, NOTHING, Held(managed.resource_id, returned.length))
         tell(object_removed, ManagedResource, self.using, managed=managed)
@@ -261,16 +263,24 @@ class ResourceCatalog:
         locked = Resource.objects.using(self.using).select_for_update().filter(pk__in=wanted).order_by("pk")
         managed.resource = {resource.pk: resource for resource in locked}[managed.resource_id]
         discarded = self._release(namespace, path).discarded if there else []
-        held = Held(managed.resource.pk, managed.resource.length)
-        self._count_usage(managed.namespace, managed, NOTHING, held)
-        managed.bucket_id, managed.user, managed.path = namespace.bucket_id, namespace.user, path
-        self._count_usage(namespace, managed, held, NOTHING, create_bucket=False)
+        self._transfer(managed, namespace, path)
         managed.was_created, managed.modified_at = there is None, timezone.now()
         managed.save(using=self.using, update_fields=["bucket", "user", "path", "modified_at"])
         reach("move.saved")
         tell(object_removed, ManagedResource, self.using, managed=known)
         tell(object_stored, ManagedResource, self.using, managed=managed)
         return Change(managed, discarded)
+
+    def _transfer(self, managed: ManagedResource, namespace: Namespace, path: str) -> None:
+        """Set the namespace and path of `managed`, and count it where it is from now on."""
+        here, there = (rows.holder_condition(self.using, one) for one in (managed.namespace, namespace))
+        held = Held(managed.resource.pk, managed.resource.length)
+        # Inside a bucket nothing changes: one beyond its quota must not refuse another name.
+        if here != there:
+            self._count_usage(managed.namespace, managed, NOTHING, held)
+        managed.bucket_id, managed.user, managed.path = namespace.bucket_id, namespace.user, path
+        if here != there:
+            self._count_usage(namespace, managed, held, NOTHING, create_bucket=False)
 
     def _delete(self, namespace: Namespace, path: str) -> ManagedResource | None:
         objects = ManagedResource.objects.using(self.using).all()
@@ -324,10 +334,17 @@ class ResourceCatalog:
         if new_id is not None and new_id < old_id:
             resource = contents.count_up(self.using, content, scope, file)
             reach("refer.counted_up")
-            return resource, Held(old_id, contents.count_down(self.using, old_id, discarded).length)
-        lost = Held(old_id, contents.count_down(self.using, old_id, discarded).length)
+            return resource, Held(old_id, self._count_down(old_id, discarded).length)
+        lost = Held(old_id, self._count_down(old_id, discarded).length)
         reach("refer.counted_down")
         return contents.count_up(self.using, content, scope, file), lost
+
+    def _count_down(self, id: int, discarded: list[StoredFile]) -> Returned:
+        try:
+            return contents.count_down(self.using, id, discarded)
+        except ResourceNotFound:
+            # Foreign keys prevent it. Where they did not, the object must go all the same, or get another content.
+            return Returned(False, "", 0)
 
 
 def _uploaded(resource: Resource | None, key: object) -> Resource:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlsplit
 
-from django.core.files.storage import storages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from django_blobstore.conf import conf
 from django_blobstore.models import ManagedResource, Resource
+from django_blobstore.resource_storage import ResourceStorage
 from django_blobstore.storages import hooks
 
 # Seconds in which the client, or nginx, must have begun to fetch.
@@ -83,7 +83,7 @@ def _sent_by_server(headers: Mapping[str, str], header: str, where: str) -> Http
 
 def _file(resource: Resource) -> str | None:
     """Return the path of the file with the bytes of `resource`, unless it is missing or has another length."""
-    storage = storages[resource.storage]
+    storage = ResourceStorage(resource.storage).storage
     if not hooks.keeps_files(storage):
         return None
     try:
@@ -94,4 +94,5 @@ def _file(resource: Resource) -> str | None:
 
 
 def _signed_url(resource: Resource, headers: Mapping[str, str]) -> str | None:
-    return hooks.signed_url(storages[resource.storage], resource.path, headers, seconds=SIGNED_FOR)
+    storage = ResourceStorage(resource.storage).storage
+    return hooks.signed_url(storage, resource.path, headers, seconds=SIGNED_FOR)

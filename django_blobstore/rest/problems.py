@@ -17,6 +17,7 @@ from rest_framework.response import Response
 
 from django_blobstore import errors
 from django_blobstore.models import Bucket
+from django_blobstore.resource_storage import StorageNotConfigured
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +154,8 @@ def _of_storage(error: OSError) -> Problem | None:
         return Problem(507, "storage-full", "The storage has no room for this content; nothing was stored.")
     if isinstance(error, (ConnectionError, TimeoutError)):
         logger.error("The storage cannot be reached.", exc_info=error)
-        detail = "The storage cannot be reached; try again."
+        told = isinstance(error, StorageNotConfigured)
+        detail = str(error) if told else "The storage cannot be reached; try again."
         return Problem(503, "storage-unreachable", detail, headers={"Retry-After": "5"}, retry_after=5)
     return None
 

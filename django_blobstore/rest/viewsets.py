@@ -299,7 +299,9 @@ class ProofViewSet(StoreViewSet):
         place = Place.of_namespace(self.user, asked.namespace)
         place.require_put(asked.path)
         condition = asked_now_and_then(request._request, place.put_condition(), place.namespace, asked.path)
-        managed = ManagedStorage().proof_of_access_response(answer, requester=requester, condition=condition)
+        managed = ManagedStorage().proof_of_access_response(
+            answer, requester=requester, create_bucket=False, condition=condition
+        )
         return stored_response(request, managed)
 
 

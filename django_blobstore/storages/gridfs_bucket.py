@@ -217,12 +217,7 @@ class Bucket:
     def problems(self) -> list[str]:
         """Return what would make this bucket slow or unsafe, one sentence each."""
         try:
-            return self._topology_problems() + [
-                f"{collection.full_name} has no index on {', '.join(_keys(index))}; "
-                "the next write creates it, or GridFSStorage.ensure_indexes()."
-                for collection, index in self._missing_indexes()
-                if collection.find_one({}, {"_id": True})
-            ]
+            return [*self._topology_problems(), *self._index_problems()]
         except PyMongoError as error:
             return [f"MongoDB did not answer for {self.files.full_name}: {error}"]
 
@@ -235,9 +230,24 @@ class Bucket:
             "Run it as a replica set, of one member if need be."
         ]
 
+    def _index_problems(self) -> Iterator[str]:
+        for collection, wanted in self._indexes():
+            told = f"{collection.full_name} has no index on {', '.join(wanted.document['key'])}"
+            index = _index_of(collection, wanted)
+            if index is None and collection.find_one({}, {"_id": True}):
+                yield f"{told}; the next write creates it, or GridFSStorage.ensure_indexes()."
+            elif index and wanted.document.get("unique") and not index.get("unique"):
+                yield (
+                    f"{told} that is unique: two uploads by one name could mix their chunks. Drop {index['name']!r}, "
+                    "then have GridFSStorage.ensure_indexes() create it."
+                )
+
     def _missing_indexes(self) -> list[tuple[Collection[Document], IndexModel]]:
-        wanted = [(self.files, _FILES_INDEX), (self.chunks, _CHUNKS_INDEX)]
-        return [(collection, index) for collection, index in wanted if not _is_indexed(collection, index)]
+        return [(collection, wanted) for collection, wanted in self._indexes() if not _index_of(collection, wanted)]
+
+    def _indexes(self) -> list[tuple[Collection[Document], IndexModel]]:
+        """Return the two indexes of the GridFS specification."""
+        return [(self.files, _FILES_INDEX), (self.chunks, _CHUNKS_INDEX)]
 
 
 def named_id(name: str) -> ObjectId:
@@ -310,16 +320,12 @@ def _connect(uri: str, client_options: Mapping[str, Any]) -> MongoClient[Documen
     return MongoClient(uri, **{"driver": DriverInfo("django-blobstore"), **defaults, **client_options})
 
 
-def _keys(index: IndexModel) -> list[str]:
-    return list(index.document["key"])
-
-
-def _is_indexed(collection: Collection[Document], wanted: IndexModel) -> bool:
+def _index_of(collection: Collection[Document], wanted: IndexModel) -> Mapping[str, Any] | None:
+    """Return the index on the keys of `wanted`, unique or not."""
+    keys = list(wanted.document["key"].items())
     try:
-        return any(
-            list(index["key"].items()) == list(wanted.document["key"].items()) for index in collection.list_indexes()
-        )
+        return next((index for index in collection.list_indexes() if list(index["key"].items()) == keys), None)
     except OperationFailure as error:
         if error.code == NAMESPACE_NOT_FOUND:
-            return False
+            return None
         raise

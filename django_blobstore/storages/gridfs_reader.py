@@ -115,11 +115,14 @@ class Reader(io.BufferedIOBase):
             soon = max(1, len(touched_chunks(self.stored, self._position, max(size, 0))))
             whole = n == 0 and not self._moved
             self._coming = chunks_from(self._bucket, self.stored, n, soon=soon, whole=whole)
-        self._chunk = next(self._coming)
-        self._n = n
+        # After an error it gives nothing more: whoever tries again makes a new request.
+        coming, self._coming = self._coming, None
+        chunk = next(coming)
         if n == self.stored.chunk_count - 1:
-            next(self._coming, None)
-            self._coming = None
+            next(coming, None)
+        else:
+            self._coming = coming
+        self._chunk, self._n = chunk, n
 
     def _drop(self) -> None:
         if self._coming is not None:

@@ -9,6 +9,7 @@ store files or take references without rows of ours need the age guard.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 BATCH = 1000
 BATCH_OF_PATHS = 10_000
 STAGES = ("objects", "contents", "totals", "files", "chunks")
+# A file may be called so, in a directory or in GridFS, but no row can say it.
+_UNSPEAKABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass
@@ -333,21 +336,23 @@ class _Audit:
                 done += len(names)
                 self._report.files += len(names)
                 self._progress(f"files of {alias}", done, max(done, total))
-                yield names[-1], done
+                name = next((one for one in reversed(names) if not _UNSPEAKABLE.search(one)), name)
+                yield name, done
 
     def _count_files(self, alias: str) -> int:
         return self._resources.filter(storage=alias).count() + self._pending.filter(storage=alias).count()
 
-    def _unnamed(self, names: Iterable[str]) -> list[str]:
+    def _unnamed(self, names: Sequence[str]) -> list[str]:
         """Return those of `names` that no row names, looking in the order in which a path moves.
 
         Whatever storage the row says: two aliases may be of the same files.
         """
-        unnamed = set(names)
+        unspeakable = set(filter(_UNSPEAKABLE.search, names))
+        unnamed = set(names) - unspeakable
         for rows in (self._pending, self._resources, self._pending):
             if unnamed:
                 unnamed.difference_update(rows.filter(path__in=unnamed).values_list("path", flat=True))
-        return sorted(unnamed)
+        return sorted(unnamed | unspeakable)
 
     def _check_strangers(self, storage: ResourceStorage, names: list[str]) -> None:
         # Files deleted meanwhile, with their rows, have no length.
@@ -355,7 +360,7 @@ class _Audit:
             if is_note(name):
                 continue
             if not is_fresh_path(name):
-                self._found(Finding(Kind.FILE_NOT_OURS, name, length, storage.alias))
+                self._found(Finding(Kind.FILE_NOT_OURS, _escaped(name), length, storage.alias))
             elif self._is_old(inventory.modified(storage.storage, name)):
                 file = StoredFile(storage.alias, name)
                 self._found(Finding(Kind.FILE_WITHOUT_ROW, name, length, file.storage), partial(self._delete, file))
@@ -436,6 +441,10 @@ class _Audit:
 def _of(resource: Resource, kind: Kind, detail: str) -> Finding:
     where = f"{resource.path}: " if resource.path else ""
     return Finding(kind, resource.sha384, resource.length, resource.storage, f"{where}{detail}")
+
+
+def _escaped(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode().replace("\0", r"\x00")
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:

@@ -20,7 +20,6 @@ from django_blobstore.errors import BlobstoreError
 from django_blobstore.failpoints import reach
 from django_blobstore.models import Resource, ResourceQuerySet, UpkeepRun
 from django_blobstore.resource_storage import ResourceStorage
-from django_blobstore.storages import inventory
 from django_blobstore.storages.hooks import DamagedFile
 from django_blobstore.tracing import traced
 from django_blobstore.upkeep.findings import Finding, Findings, Kind
@@ -174,15 +173,14 @@ class _Scrub:
 
 
 def _examine(resource: Resource) -> Finding | None:
-    storage = ResourceStorage(resource.storage)
     try:
-        reader = _read(storage, resource)
+        reader = _read(resource)
     except DamagedFile as error:
         return _finding(resource, Kind.FILE_OF_OTHER_LENGTH, str(error))
     except (Error, BlobstoreError):
         raise
     except FileNotFoundError as error:
-        return _absent(storage, resource, error)
+        return _finding(resource, Kind.FILE_MISSING, str(error))
     except Exception as error:
         logger.exception("Resource %s could not be read from storage %r.", resource.pk, resource.storage)
         return _finding(resource, Kind.UNREAD, str(error) or type(error).__name__)
@@ -193,19 +191,11 @@ def _examine(resource: Resource) -> Finding | None:
     return None
 
 
-def _read(storage: ResourceStorage, resource: Resource) -> HashingReader:
-    with storage.get(resource.path) as file:
+def _read(resource: Resource) -> HashingReader:
+    with ResourceStorage(resource.storage).get(resource.path) as file:
         reader = HashingReader(file, algorithms=["sha384"])
         reader.drain()
     return reader
-
-
-def _absent(storage: ResourceStorage, resource: Resource, error: FileNotFoundError) -> Finding:
-    try:
-        inventory.check_present(storage.storage)
-    except ConnectionError as absent:
-        return _finding(resource, Kind.UNREAD, str(absent))
-    return _finding(resource, Kind.FILE_MISSING, str(error))
 
 
 def _is_missing(finding: Finding) -> bool:

@@ -92,7 +92,8 @@ def sweeping(report: SweepReport, record: Record) -> Iterator[None]:
     pending = PendingFile.objects.using(router.db_for_write(PendingFile))
     uploads = ResumableUpload.objects.using(router.db_for_write(ResumableUpload)).expired()
     # Before the files of their parts count as abandoned ones.
-    report.expired_uploads += transact(uploads.db, uploads.end)
+    while ended := transact(uploads.db, uploads[:BATCH].end):
+        report.expired_uploads += ended
     reach("sweep.uploads_ended")
     report.abandoned_uploads += pending.abandoned().give_up()
     reach("sweep.given_up")

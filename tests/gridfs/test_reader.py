@@ -11,7 +11,7 @@ import gridfs
 import pytest
 from django.core.files.base import ContentFile
 
-from django_blobstore.storages import GridFSStorage
+from django_blobstore.storages import GridFSStorage, gridfs_reader
 from django_blobstore.storages.gridfs_bucket import CorruptFile
 from tests.mongo import Commands, failing
 from tests.stored import StoredInGridFS
@@ -177,6 +177,32 @@ def test_a_download_whose_server_stays_away_is_an_error(storage: GridFSStorage, 
             pytest.raises(ConnectionError, match="'content' broke off at byte"),
         ):
             file.read()
+
+
+@pytest.mark.parametrize("whole_chunks", [True, False])
+def test_whoever_reads_on_after_such_an_error_misses_nothing(
+    storage: GridFSStorage, mongo_uri: str, monkeypatch: pytest.MonkeyPatch, whole_chunks: bool
+) -> None:
+    monkeypatch.setattr(gridfs_reader, "PAUSE", 0)
+    data = os.urandom(12 * CHUNK)
+    storage.save("content", ContentFile(data))
+    with storage.open("content") as file:
+        read = file.read1 if whole_chunks else file.read
+        received = [read(CHUNK)]
+        with failing(mongo_uri, "getMore", "find", closeConnection=True), pytest.raises(ConnectionError):
+            received.extend(read(CHUNK) for _ in range(12))
+        received += [read(CHUNK) for _ in range(12 - len(received))]
+    assert b"".join(received) == data
+
+
+def test_a_file_that_is_not_whole_is_told_as_such_each_time(storage: GridFSStorage) -> None:
+    storage.save("content", ContentFile(bytes(4 * CHUNK)))
+    storage._bucket.chunks.delete_one({"n": 2})
+    with storage.open("content") as file:
+        file.read(2 * CHUNK)
+        for _ in range(2):
+            with pytest.raises(CorruptFile, match="chunk 2"):
+                file.read1(CHUNK)
 
 
 @pytest.mark.parametrize("size", [0, 2, 3, CHUNK, CHUNK + 1, 10 * CHUNK])

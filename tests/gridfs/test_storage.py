@@ -230,6 +230,22 @@ def test_a_restored_bucket_gets_its_indexes_with_the_first_write(
     assert information["files_id_1_n_1"]["unique"]
 
 
+def test_an_index_that_lets_chunks_of_two_uploads_mix_is_a_problem(
+    storage: GridFSStorage, bucket: StoredInGridFS
+) -> None:
+    storage.save("content", ContentFile(b"abc"))
+    chunks = storage._bucket.chunks
+    chunks.drop_index("files_id_1_n_1")
+    chunks.create_index([("files_id", 1), ("n", 1)])
+    (problem,) = storage.problems()
+    assert problem.startswith(f"{chunks.full_name} has no index on files_id, n that is unique")
+    assert "Drop 'files_id_1_n_1'" in problem
+    storage.save("another", ContentFile(b"abc"))
+    chunks.drop_index("files_id_1_n_1")
+    GridFSStorage(**bucket.options["OPTIONS"]).ensure_indexes()
+    assert storage.problems() == []
+
+
 def test_the_indexes_of_a_stock_driver_are_left_alone(storage: GridFSStorage, stock: gridfs.GridFSBucket) -> None:
     stock.upload_from_stream("content", b"abc")
     before = storage._bucket.files.index_information()
