@@ -24,6 +24,8 @@ QUIET = [
     "--host-resolver-rules=MAP insecure.test 127.0.0.1",
 ]
 Scheme = Literal["light", "dark"]
+# The rules of axe-core whose outcome depends on colours.
+OF_COLOURS = ("color-contrast", "link-in-text-block")
 
 # Violations of the policy are told to the page itself; most, but not all, are in the console too.
 TELL_OF_VIOLATIONS = """addEventListener("securitypolicyviolation", event =>

@@ -21,8 +21,6 @@ from tests.stored import Stored, used_by_all
 
 HERE = Path(__file__).parent
 DATABASE = "postgresql" if HAS_POSTGRESQL else "sqlite"
-# The rules whose outcome depends on colours.
-OF_COLOURS = ("color-contrast", "link-in-text-block")
 # Nothing is to depend on how quick a machine is: what is expected may take long to come.
 expect.set_options(timeout=30_000)
 UNDER_A_POLICY = {"DJANGO_SETTINGS_MODULE": "tests.browser.settings"}
@@ -108,7 +106,7 @@ def assert_accessible(axe: str) -> Callable[[Page], None]:
         found = chromium.violations(page, axe)
         page.emulate_media(color_scheme="dark")
         page.evaluate(chromium.ONCE_COLOURS_HAVE_FADED)
-        found += [f"in dark, {violation}" for violation in chromium.violations(page, axe, *OF_COLOURS)]
+        found += [f"in dark, {violation}" for violation in chromium.violations(page, axe, *chromium.OF_COLOURS)]
         page.emulate_media(color_scheme="light")
         assert not found, "\n".join([page.url, *found])
 
