@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any, Generic, TypeVar
 
 from django.conf import settings
@@ -51,7 +52,8 @@ def _default_alias() -> str:
 
 
 def _is_seconds(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+    # No date is infinitely far away.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < inf
 
 
 def _is_positive_seconds(value: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from django.apps import apps
 from django.core.checks import CheckMessage, Warning
-from django.core.files.storage import Storage
+from django.core.files.storage import FileSystemStorage, Storage
 from django.db import router, transaction
 from django.db.models import F, FileField, ImageField, Model
 from django.db.models.fields.files import (
@@ -240,7 +240,12 @@ def _is_used(storage: Storage, name: str) -> bool:
 
 
 def _fields_on(storage: Storage) -> Iterator[FileField]:
-    return (field for field in file_fields() if field.storage == storage)
+    return (field for field in file_fields() if _place(field.storage) == _place(storage))
+
+
+def _place(storage: Storage) -> object:
+    """Return what is equal for two storages of the same files, as far as can be known."""
+    return storage.location if isinstance(storage, FileSystemStorage) else storage
 
 
 def _has(field: FileField, name: str) -> bool:

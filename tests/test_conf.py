@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,8 @@ REFUSED: dict[str, list[Any]] = {
     "PROOF_PROTOCOL": ["HMAC", None, ["hmac"]],
     "PROOF_SCOPE": ["", None, True],
     "PROOF_LIFETIME": [0, -1, None, "60", True],
-    "DELETION_GRACE": [-1, None, "300", False],
-    "LEASE": [0, -1, None, "600", True],
+    "DELETION_GRACE": [-1, None, "300", False, inf],
+    "LEASE": [0, -1, None, "600", True, inf],
     "UPLOAD_LIFETIME": [0, -1, None, "86400", True],
     "UPKEEP_EVERY": [None, 60, {"verify": 60}, {"sweep": -1}, {"sweep": "60"}, {"sweep": None}],
     "SIGNED_URL_LIFETIME": [0, -1, None, "604800", True],

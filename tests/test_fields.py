@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.core.files.base import ContentFile
+from django.core.files.storage import FileSystemStorage
 from django.db import IntegrityError, connections, models, transaction
 from django.db.migrations.autodetector import MigrationAutodetector
 from django.db.migrations.serializer import serializer_factory
@@ -352,6 +353,17 @@ def test_a_file_in_a_storage_without_transactions_goes_after_the_commit(database
     kept = Draft.objects.create(file=ContentFile(b"draft", "draft.txt"))
     roll_back(database, kept.delete)
     assert files.exists(kept.file.name)
+
+
+def test_a_file_stays_if_a_row_of_another_model_has_it_in_the_same_folder(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = Draft.objects.create(file=ContentFile(b"draft", "draft.txt"))
+    monkeypatch.setattr(Letter._meta.get_field("file"), "storage", FileSystemStorage(location=files.location))
+    letter = Letter.objects.create(file=row.file.name)
+    row.delete()
+    assert files.exists(letter.file.name)
+    files.delete(letter.file.name)
 
 
 def test_a_file_that_its_storage_does_not_delete_breaks_nothing(
