@@ -6,6 +6,7 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from itertools import chain
+from pathlib import PurePosixPath
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -40,6 +41,9 @@ _SCRIPTS = re.compile(
     r"(?:application/(?:x-)?|text/(?:x-)?)(?:ecma|java)script|text/(?:jscript|livescript|javascript1\.[0-5])"
 )
 _TEXT = "text/plain"
+# In bytes, as most file systems have it, and what no ending worth keeping is longer than.
+_LONGEST_NAME = 255
+_LONGEST_ENDING = 32
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # RFC 9110, 5.6.2
 MEDIA_TYPE = re.compile(rf'{_TOKEN}/{_TOKEN}(\s*;\s*{_TOKEN}=({_TOKEN}|"[ !#-\[\]-~]*"))*')
 
@@ -107,7 +111,7 @@ def headers(managed: ManagedResource, *, inline: bool = False) -> dict[str, str]
     They make it a download. With `inline`, raster images, audio, video and plain text may be shown instead.
     """
     content_type = _harmless(managed.content_type)
-    filename = managed.path.rpartition("/")[2]
+    filename = _fitting(managed.path.rpartition("/")[2])
     kind = "inline" if inline and can_be_shown(managed.content_type) else "attachment"
     return {
         "Content-Type": content_type,
@@ -146,6 +150,21 @@ def _started(file: BlobFile, blocks: Iterator[bytes]) -> Iterator[bytes]:
     except BaseException:
         file.close()
         raise
+
+
+def _fitting(filename: str) -> str:
+    """Return `filename`, or what of it fits in a directory, with its ending.
+
+    No client can keep more, and proxies refuse answers whose headers are too long: in one a name takes up to four times
+    its bytes.
+    """
+    encoded = filename.encode()
+    if len(encoded) <= _LONGEST_NAME:
+        return filename
+    ending = PurePosixPath(filename).suffix.encode()
+    if len(ending) > _LONGEST_ENDING:
+        ending = b""
+    return (encoded[: _LONGEST_NAME - len(ending)] + ending).decode(errors="ignore")
 
 
 def _disposition(kind: str, filename: str) -> str:

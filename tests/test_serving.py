@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pytest
 from django.http import HttpRequest, StreamingHttpResponse
@@ -98,7 +98,7 @@ def test_a_media_type_keeps_its_parameters() -> None:
     assert sent(quoted)["Content-Type"] == quoted
 
 
-@given(st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/"), min_size=1))
+@given(st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/"), min_size=1, max_size=63))
 def test_every_name_of_a_file_is_told_as_it_is(name: str) -> None:
     told = sent("image/png", path=f"folder/{name}")["Content-Disposition"]
     parsed = re.fullmatch(r"""inline; filename="([^"%\\]+)"(?:; filename\*=UTF-8''([A-Za-z0-9_.~%-]+))?""", told)
@@ -113,6 +113,23 @@ def test_every_name_of_a_file_is_told_as_it_is(name: str) -> None:
 )
 def test_names_that_clients_read_in_two_ways_are_told_in_two(name: str) -> None:
     assert ("filename*=" in sent("image/png", path=name)["Content-Disposition"]) == (name != "a; filename=evil.exe")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("x" * 255, "x" * 255),
+        ("x" * 300 + ".html", "x" * 250 + ".html"),
+        ("é" * 500 + ".txt", "é" * 125 + ".txt"),
+        ("x." + "y" * 300, "x." + "y" * 253),
+        ("." + "y" * 300, "." + "y" * 254),
+    ],
+    ids=["that fits", "plain", "of other characters", "with no ending that is one", "hidden"],
+)
+def test_a_name_that_fits_in_no_directory_is_cut_before_its_ending(name: str, told: str) -> None:
+    disposition = sent("image/png", path=f"folder/{name}")["Content-Disposition"]
+    encoded = f"filename*=UTF-8''{quote(told)}" if not told.isascii() else f'filename="{told}"'
+    assert disposition.endswith(f"; {encoded}")
 
 
 def answer(request: HttpRequest) -> StreamingHttpResponse:
