@@ -170,14 +170,14 @@ def test_users_with_objects_are_listed_page_by_page(
     monkeypatch.setattr(browser, "PER_PAGE", 2)
     for n in range(5):
         ManagedStorage().put(Namespace(user=f"u/{n}&"), "a", b"x")
-    client, found, after = administrator(), [], ""
-    while True:
-        context = browse(client, after=after).context
-        found += [place.namespace.user for place, _, _ in context["users"]]
-        after = context["next_after"]
-        if not after:
-            break
-    assert found == [f"u/{n}&" for n in range(5)]
+    client, found = administrator(), []
+    for way, query in (("next_url", "?"), ("previous_url", "?after=u%2F3%26")):
+        while query:
+            context = client.get(page(ManagedResource, "browse") + query).context
+            found.append([place.namespace.user for place, _, _ in context["users"]])
+            query = context[way]
+    first, second, third = [[f"u/{n}&" for n in numbers] for numbers in ((0, 1), (2, 3), (4,))]
+    assert found == [first, second, third, third, second, first]
 
 
 @pytest.mark.parametrize("named", [{"bucket": "nonsense"}, {"bucket": "00000000-0000-0000-0000-000000000000"}])

@@ -6,9 +6,10 @@ import mimetypes
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.db.models import Sum
+from django.db.models import QuerySet, Sum
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
@@ -158,6 +159,7 @@ class Browser:
         """Show where objects outside buckets are: everybody's, and each user's."""
         after = self.request.GET.get("after", "").replace("\0", "")
         users = list(self._users(after))
+        last = users[PER_PAGE - 1][0].namespace.user if len(users) > PER_PAGE else ""
         everybody = Place(viewer(self.request), Namespace())
         context = {
             **self.admin.admin_site.each_context(self.request),
@@ -165,21 +167,31 @@ class Browser:
             "title": _("Objects outside buckets"),
             "everybody": (everybody, _totals(everybody)) if everybody.may("view") else None,
             "users": [(place, totals, place.url(self.site)) for place, totals in users[:PER_PAGE]],
-            "after": after,
-            "next_after": users[PER_PAGE - 1][0].namespace.user if len(users) > PER_PAGE else "",
+            "first_url": "?",
+            "previous_url": after and _address(after=self._start_of_users_to(after)),
+            "next_url": last and _address(after=last),
             "everybody_url": everybody.url(self.site),
         }
         return TemplateResponse(self.request, "admin/django_blobstore/places.html", context)
 
     def _users(self, after: str) -> Iterator[tuple[Place, Totals]]:
+        rows = self._totals_of_users().filter(user__gt=after).order_by("user")
+        for user, *totals in rows[: PER_PAGE + 1]:
+            yield Place(viewer(self.request), Namespace(user=user)), Totals(*totals)
+
+    def _start_of_users_to(self, after: str) -> str:
+        """Return after which user the page begins that ends with the one called `after`: "" if it is the first page."""
+        rows = self._totals_of_users().filter(user__lte=after).order_by("-user")
+        return next((user for user, *_ in rows[PER_PAGE : PER_PAGE + 1]), "")
+
+    def _totals_of_users(self) -> QuerySet[Any, Any]:
+        """Return the users outside buckets of whom the person may know, each with the totals."""
         person = viewer(self.request)
-        kept = Usage.objects.filter(bucket=None, user__gt=after).order_by("user")
+        kept = Usage.objects.filter(bucket=None).exclude(user="")
         if not sees_every_place(person):
             kept = kept.filter(user=str(person.pk))
         sums = {column: Sum(column) for column in Totals._fields}
-        rows = kept.values_list("user").annotate(**sums).filter(object_count__gt=0)[: PER_PAGE + 1]
-        for user, *totals in rows:
-            yield Place(person, Namespace(user=user)), Totals(*totals)
+        return kept.values_list("user").annotate(**sums).filter(object_count__gt=0)
 
     def _list_url(self, place: Place) -> str:
         if not sees_every_place(place.viewer):
@@ -206,6 +218,10 @@ def steps(place: Place, site: str, folder: str, *, all_linked: bool = False) -> 
     for depth, name in enumerate(names, start=1):
         path = "".join(f"{part}{DELIMITER}" for part in names[:depth])
         yield Step(name, place.url(site, folder=path) if depth < len(names) or all_linked else "")
+
+
+def _address(**query: str) -> str:
+    return "?" + urlencode({name: value for name, value in query.items() if value})
 
 
 def _wanted(sought: str) -> Wanted:

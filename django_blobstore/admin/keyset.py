@@ -165,8 +165,16 @@ class _RowValue(Func):
 
 def after(rows: QuerySet[Any], row: Model | None, *ordering: str) -> QuerySet[Any]:
     """Return `rows` in the order of the columns `ordering`, all up, from right after `row`, or all of them."""
-    values = () if row is None else tuple(_field(row._meta, column).value_from_object(row) for column in ordering)
-    return _from(rows.order_by(*ordering), Place(AFTER, values), ordering)
+    return _from(rows.order_by(*ordering), Place(AFTER, _values(row, ordering)), ordering)
+
+
+def before(rows: QuerySet[Any], row: Model | None, *ordering: str) -> QuerySet[Any]:
+    """Return `rows` in the order of the columns `ordering`, all down, from right before `row`, or all of them."""
+    return _from(rows.order_by(*ordering), Place(BEFORE, _values(row, ordering)), ordering)
+
+
+def _values(row: Model | None, ordering: Sequence[str]) -> tuple[Any, ...]:
+    return () if row is None else tuple(_field(row._meta, column).value_from_object(row) for column in ordering)
 
 
 def _from(rows: QuerySet[Any], place: Place, ordering: Sequence[Any]) -> QuerySet[Any]:

@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db.models import Q
 
 from django_blobstore.access import LOOKED_AT, may
-from django_blobstore.admin.keyset import after
+from django_blobstore.admin.keyset import after, before
 from django_blobstore.admin.places import seen_inside, sees_every_place
 from django_blobstore.conf import conf
 from django_blobstore.models import Bucket, ManagedResource, ManagedResourceQuerySet, Resource
@@ -27,21 +27,28 @@ EXAMINED = 10_000
 
 @dataclass(frozen=True)
 class References:
-    """A page of the objects that refer to `resource`; `next_after` names the place of the next page, or is ""."""
+    """A page of the objects that refer to a content.
+
+    `next_after` names the place where the next page begins, and `former_after` that of the page before; each is "" if
+    there is no such page, or if it begins where the objects do.
+    """
 
     objects: list[ManagedResource]
     next_after: str
+    former_after: str
     count: int
     is_all: bool
 
     @classmethod
     def seen_by(cls, user: User, resource: Resource, place: str) -> References:
         visible = _visible(user, resource)
-        found = list(_from(visible, place))
+        side, last = _parsed(place)
+        found = list(_from(visible, side, last))
         objects = found[:PER_PAGE]
         is_all = sees_every_place(user)
         count = resource.reference_count if is_all else len(visible.order_by().values_list("pk")[:EXAMINED])
-        return cls(objects, _place_of(objects[-1]) if len(found) > PER_PAGE else "", count, is_all)
+        next_after = _place_of(objects[-1]) if len(found) > PER_PAGE else ""
+        return cls(objects, next_after, _former(visible, side, last), count, is_all)
 
 
 def _visible(user: User, resource: Resource) -> ManagedResourceQuerySet:
@@ -61,10 +68,13 @@ def _granted(user: User, references: ManagedResourceQuerySet) -> list[UUID]:
     return [bucket.pk for bucket in Bucket.objects.filter(pk__in=keys) if may(user, "view", "managedresource", bucket)]
 
 
-def _from(references: ManagedResourceQuerySet, place: str) -> Iterator[ManagedResource]:
-    """Yield a page and one more: first those in buckets, then those outside, as the index has them."""
+def _parsed(place: str) -> tuple[str, ManagedResource | None]:
     side, _dot, key = place.partition(".")
-    last = ManagedResource.objects.filter(pk=key).first() if key.isdecimal() else None
+    return side, ManagedResource.objects.filter(pk=key).first() if key.isdecimal() else None
+
+
+def _from(references: ManagedResourceQuerySet, side: str, last: ManagedResource | None) -> Iterator[ManagedResource]:
+    """Yield a page and one more: first those in buckets, then those outside, as the index has them."""
     left = PER_PAGE + 1
     if side != OUTSIDE:
         inside = after(references.exclude(bucket=None), last, "bucket_id", "user", "pk").prefetch_related("bucket")
@@ -73,6 +83,19 @@ def _from(references: ManagedResourceQuerySet, place: str) -> Iterator[ManagedRe
         left, last = left - len(found), None
     if left:
         yield from after(references.filter(bucket=None), last, "user", "pk")[:left]
+
+
+def _former(references: ManagedResourceQuerySet, side: str, last: ManagedResource | None) -> str:
+    """Return the place where the page that ends with `last` begins, or "" if that is the first one."""
+    if last is None:
+        return ""
+    found: list[ManagedResource] = []
+    if side == OUTSIDE:
+        found, last = list(before(references.filter(bucket=None), last, "user", "pk")[:PER_PAGE]), None
+    left = PER_PAGE - len(found)
+    if left:
+        found += before(references.exclude(bucket=None), last, "bucket_id", "user", "pk")[:left]
+    return _place_of(found[-1]) if len(found) == PER_PAGE else ""
 
 
 def _place_of(managed: ManagedResource) -> str:

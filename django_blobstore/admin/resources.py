@@ -84,7 +84,8 @@ class ResourceAdmin(OffersRun, KeysetAdmin):
 
     def _about(self, request: HttpRequest, resource: Resource) -> dict[str, Any]:
         """Return what the page of a content shows besides its columns."""
-        references = References.seen_by(viewer(request), resource, request.GET.get("after", ""))
+        after = request.GET.get("after", "")
+        references = References.seen_by(viewer(request), resource, after)
         files = FileRows.of(self.admin_site, request, references.objects)
         rows = [
             (
@@ -105,7 +106,9 @@ class ResourceAdmin(OffersRun, KeysetAdmin):
             "references": references,
             "rows": rows,
             "files": files,
-            "after": request.GET.get("after", ""),
+            "first_url": "?",
+            "previous_url": after and f"?after={references.former_after}",
+            "next_url": references.next_after and f"?after={references.next_after}",
             "integrity": "sha384-" + base64.b64encode(bytes.fromhex(resource.sha384)).decode(),
             "may_verify": self.has_verify_permission(request) and bool(resource.path),
             "verify_url": columns.page_url(self.admin_site, Resource, "verify", resource.pk),
