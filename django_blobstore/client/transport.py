@@ -46,6 +46,11 @@ def _trusted(url: str) -> ssl.SSLContext | bool:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain else True
 
 
+def _will_not_pass(reason: str) -> bool:
+    """Whether two ends that cannot agree on TLS told so; one that hangs up may only be about to start."""
+    return reason.startswith("[SSL: ") and "UNEXPECTED_EOF" not in reason
+
+
 class Patience:
     """Waits after each failure for as long as the store asks, or ever longer, and gives up after several in a row."""
 
@@ -183,4 +188,8 @@ class Transport:
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise InvalidAddress(self.url, str(error).rstrip(".")) from error
         except httpx2.RequestError as error:
-            raise Unreachable(self.url + path, str(error) or type(error).__name__) from error
+            reason = str(error) or type(error).__name__
+            if isinstance(error, httpx2.ConnectError) and _will_not_pass(reason):
+                way_out = "say http:// if it has no certificate, or name its authority in SSL_CERT_FILE"
+                raise InvalidAddress(self.url, f"{reason}; {way_out}") from error
+            raise Unreachable(self.url + path, reason) from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from django_blobstore.client import Client, ClientError, Refused, Stopped, Unreachable, problems
+from django_blobstore.client import Client, ClientError, InvalidAddress, Refused, Stopped, Unreachable, problems
 from django_blobstore.client.problems import refused
 from django_blobstore.client.transport import Patience
 from tests.client.answers import Answers, store
@@ -79,6 +81,23 @@ def test_nobody_at_the_url_is_told_with_the_way_out(tmp_path: Path, monkeypatch:
     ):
         client.stat("me/a")
     assert raised.value.exit_code == 6
+
+
+def test_who_speaks_no_tls_is_not_asked_again(tmp_path: Path) -> None:
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(ConnectionError):
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            while connection.recv(1000):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        with Client(url, "token", state=tmp_path) as client, pytest.raises(InvalidAddress, match="say http://"):
+            client.stat("me/a")
+        thread.join()
 
 
 def test_who_waits_can_be_stopped() -> None:
