@@ -23,7 +23,14 @@ from pytest_django import Settings
 
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource
-from django_blobstore.porting import DirectoryExport, Entry, Importer, export_objects, files_of_directory
+from django_blobstore.porting import (
+    DirectoryExport,
+    Entry,
+    Importer,
+    export_objects,
+    files_of_directory,
+    importing,
+)
 from django_blobstore.porting.manifest import FileNames
 from django_blobstore.storages import BlobStorage
 from django_blobstore.storages.gridfs import CHUNK_SIZE
@@ -158,6 +165,16 @@ def test_several_jobs_come_to_the_same_as_one(store: ManagedStorage, stored: Sto
     assert "0 objects made, 64 there already" in imported("directory", tree, "--bucket=media", "--jobs=4")
     assert_settled(stored)
     assert len(stored.names()) == 29
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_several_jobs_find_what_is_there_though_others_look_further_on(
+    desk: ManagedStorage, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "BATCH", 1)
+    imported("directory", tree, "--bucket=media")
+    assert "0 objects made, 64 there already" in imported("directory", tree, "--bucket=media", "--jobs=4")
 
 
 @pytest.mark.django_db(transaction=True)

@@ -115,22 +115,24 @@ class Importer:
             yield from batch
 
     def _work(self, waiting: Iterator[Entry]) -> None:
-        while entry := self._take(waiting):
+        while taken := self._take(waiting):
             try:
-                self._import_or_tell(entry)
+                self._import_or_tell(*taken)
             finally:
-                self._give_back(entry)
+                self._give_back(taken[0])
 
-    def _take(self, waiting: Iterator[Entry]) -> Entry | None:
-        """Return the next entry, once nobody is busy with another one for the same place."""
+    def _take(self, waiting: Iterator[Entry]) -> tuple[Entry, ManagedResource | None] | None:
+        """Return the next entry and what is at its place, once nobody is busy with another one for that place."""
+        # Nobody looks further on before this one knows what is there.
         with self._taking:
             entry = None if self._crew.is_over else next(waiting, None)
-            if entry:
-                place = self._place_of(entry)
-                with self._own:
-                    self._own.wait_for(lambda: place not in self._taken)
-                    self._taken.add(place)
-            return entry
+            if entry is None:
+                return None
+            place = self._place_of(entry)
+            with self._own:
+                self._own.wait_for(lambda: place not in self._taken)
+                self._taken.add(place)
+                return entry, self._found.get(place)
 
     def _give_back(self, entry: Entry) -> None:
         with self._own:
@@ -154,9 +156,9 @@ class Importer:
             raise ValueError("The source does not say where its files belong: name a bucket or a user.")
         return namespace, (self._prefix + entry.path).removeprefix("/")
 
-    def _import_or_tell(self, entry: Entry) -> None:
+    def _import_or_tell(self, entry: Entry, there: ManagedResource | None) -> None:
         try:
-            self._import(entry)
+            self._import(entry, there)
         except ConditionFailed:
             self._count(kept=1)
         except Interrupted:
@@ -170,13 +172,11 @@ class Importer:
         self._count(files=1)
         self._show()
 
-    def _import(self, entry: Entry) -> None:
+    def _import(self, entry: Entry, there: ManagedResource | None) -> None:
         if entry.fault:
             raise OSError(entry.fault)
         namespace, path = place = self._place_of(entry)
         check_path(path)
-        with self._own:
-            there = self._found.get(place)
         if there and self._is_same(entry, there):
             self._describe(entry, there)
         elif there and self._keep:
