@@ -8,22 +8,19 @@ that every byte has come need not come back, and otherwise sends the last part a
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from secrets import token_urlsafe
 from typing import Any
 
-from django.db import Error, router
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from django_blobstore.arrival import Arrival
-from django_blobstore.catalog import Condition, ResourceCatalog, StoredFile
+from django_blobstore.catalog import Condition, ResourceCatalog
 from django_blobstore.conf import conf
-from django_blobstore.digests import HashingReader, Readable, clean_hash
+from django_blobstore.digests import HashingReader, Readable
 from django_blobstore.errors import (
     ContentTooLarge,
     HashMismatch,
@@ -32,26 +29,31 @@ from django_blobstore.errors import (
     OffsetMismatch,
     PartMismatch,
     ResumableError,
-    UploadExpired,
     UploadLocked,
-    UploadNotFound,
     UploadUnfinished,
 )
 from django_blobstore.failpoints import reach
 from django_blobstore.managed import ManagedStorage
-from django_blobstore.models import (
-    PendingFile,
-    ResumableUpload,
-    ResumableUploadQuerySet,
-    UploadPart,
-    UploadPartQuerySet,
-)
-from django_blobstore.namespaces import Namespace, clean_path
+from django_blobstore.models import PendingFile, ResumableUpload, ResumableUploadQuerySet, UploadPart
+from django_blobstore.namespaces import Namespace
 from django_blobstore.parts import ArrivingBody, JoinedParts, Part
 from django_blobstore.resource_storage import BLOCK_SIZE, ResourceStorage
-from django_blobstore.upkeep import expunge
+from django_blobstore.upload_sessions import (
+    begin,
+    check_length,
+    end,
+    expunge_quietly,
+    extend,
+    extend_half_way,
+    find,
+    known_parts,
+    known_uploads,
+    lease_of_parts,
+    look_up,
+    stored_parts,
+)
 
-logger = logging.getLogger(__name__)
+__all__ = ["append", "begin", "concatenate", "end", "find"]
 
 # What a killed process had of a part is sent again, so no part is long, in bytes or seconds.
 PART_LENGTH = 32 * 1024 * 1024
@@ -60,61 +62,6 @@ PART_SECONDS = 10
 LOOK_SECONDS = 3
 # A request that puts the parts together counts as dead after this long without a sign.
 FINISHING_LEASE = timedelta(seconds=15)
-# How long who asks is kept waiting for it, in seconds: less than proxies wait.
-PATIENCE = 45
-EXPUNGE_BATCH = 200
-
-
-def begin(
-    requester: str,
-    *,
-    namespace: Namespace | None = None,
-    path: str = "",
-    length: int | None = None,
-    sha384: str = "",
-    content_type: str = "",
-    metadata: Mapping[str, Any] | None = None,
-    said: dict[str, str] | None = None,
-) -> ResumableUpload:
-    """Write down an upload of `length` bytes, None if that is not known yet, to become the object at `path`.
-
-    Without a `path` it is to be part of another upload; see `concatenate`. `sha384` is in hex. Raises
-    `ContentTooLarge`, `InvalidPath` and `InvalidHash`.
-    """
-    _check_length(length)
-    namespace = namespace or Namespace()
-    upload = _uploads().create(
-        id=token_urlsafe(16),
-        requester=requester,
-        bucket_id=namespace.bucket_id,
-        user=namespace.user,
-        path=clean_path(path) if path else "",
-        partial=not path,
-        length=length,
-        scope=ManagedStorage().scope_of(namespace) if path else "",
-        sha384=clean_hash(sha384) if sha384 else "",
-        content_type=content_type,
-        metadata=dict(metadata or {}),
-        said=said or {},
-        lease_until=Now() + timedelta(seconds=conf.LEASE),
-        expires_at=Now() + _lifetime(),
-    )
-    reach("resumable.begun")
-    upload.refresh_from_db()
-    return upload
-
-
-def find(id: str, requester: str) -> ResumableUpload:
-    """Return the upload `id`; while its parts are put together, wait for the outcome.
-
-    Raises `UploadNotFound`, `UploadExpired`, and `UploadLocked` if the outcome takes too long.
-    """
-    deadline = time.monotonic() + PATIENCE
-    while (upload := _find(id, requester)).is_being_finished:
-        if time.monotonic() > deadline:
-            raise UploadLocked(id)
-        time.sleep(0.25)
-    return upload
 
 
 def append(
@@ -173,14 +120,6 @@ def concatenate(
     return upload
 
 
-def end(upload: ResumableUpload) -> None:
-    """Forget `upload` and delete its parts; the object that it became stays."""
-    files = [part.file for part in _contents([upload])]
-    ResourceCatalog().transact(_uploads().filter(pk=upload.pk).end)
-    reach("resumable.ended")
-    _expunge_quietly(files)
-
-
 class _Turn:
     """The turn of one request at `upload`, which lasts until a newer one takes it."""
 
@@ -214,28 +153,28 @@ class _Turn:
     def concatenate(self, partials: Sequence[ResumableUpload]) -> None:
         """Finish with the parts of `partials`, which stay as long as the request may be repeated."""
         self.take(0)
-        rows = _uploads().filter(pk__in=[partial.pk for partial in partials])
-        self.catalog.transact(lambda: self._extend_all(rows))
+        rows = known_uploads().filter(pk__in=[partial.pk for partial in partials])
+        self.catalog.transact(lambda: extend(rows))
         lease = timedelta(seconds=conf.LEASE)
-        self._put(_contents(partials), lambda: rows.update(expires_at=Now() + lease))
+        self._put(stored_parts(partials), lambda: rows.update(expires_at=Now() + lease))
 
     def _take(self, offset: int) -> None:
-        rows = _uploads().filter(pk=self.upload.pk)
+        rows = known_uploads().filter(pk=self.upload.pk)
         state, lease_until = ResumableUpload.State.ARRIVING, Now() + self.lease
         to_be_had = rows.live().unfinished().filter(offset=offset)
         if not to_be_had.update(token=self.token, state=state, lease_until=lease_until):
-            current = _find(self.upload.pk, self.upload.requester)
+            current = look_up(self.upload.pk, self.upload.requester)
             raise OffsetMismatch(current.offset, offset) if current.offset != offset else self._lost()
         # While the row is locked: it may be deleted at any moment after.
         self.upload.refresh_from_db()
-        self._extend()
+        extend_half_way(self.upload)
 
     def _note_length(self, length: int | None) -> None:
         known = self.upload.length
         if length is not None and known is not None and length != known:
             raise LengthMismatch(known, length)
         if known is None and length is not None:
-            _check_length(length)
+            check_length(length)
             if length < self.upload.offset:
                 raise LengthMismatch(length, self.upload.offset)
             # The offset reaches the length only with the object.
@@ -296,33 +235,23 @@ class _Turn:
             upload_id=self.upload.pk, offset=offset, file_id=part.file.path
         )
         file = PendingFile.objects.using(self.catalog.using).filter(path=part.file.path)
-        if not file.renew(_lease_of_parts(), length=part.length, offset=part.length):
+        if not file.renew(lease_of_parts(), length=part.length, offset=part.length):
             raise LeaseLost(part.file.path)
-        self._extend()
+        extend_half_way(self.upload)
         reach("resumable.part_added")
-
-    def _extend(self) -> None:
-        """Let the upload live on, with its parts, once half of its life is over."""
-        if self.upload.expires_at - timezone.now() < _lifetime() / 2:
-            self._extend_all(_uploads().filter(pk=self.upload.pk))
-            self.upload.refresh_from_db(fields=["expires_at"])
-
-    def _extend_all(self, uploads: ResumableUploadQuerySet) -> None:
-        uploads.update(expires_at=Now() + _lifetime())
-        _parts().filter(upload__in=uploads.values("pk")).files().renew(_lease_of_parts())
 
     def _finish(self, last: list[Part]) -> None:
         """Make the object of the parts recorded and the `last` one, which are needed no more then."""
-        parts = [*_contents([self.upload]), *last]
+        parts = [*stored_parts([self.upload]), *last]
         try:
             self._put(parts, lambda: self._give_up(last))
         except HashMismatch:
             end(self.upload)
             raise
-        _expunge_quietly([part.file for part in parts])
+        expunge_quietly([part.file for part in parts])
 
     def _give_up(self, last: list[Part]) -> None:
-        recorded = _parts().filter(upload=self.upload.pk)
+        recorded = known_parts().filter(upload=self.upload.pk)
         recorded.files().give_up()
         recorded.delete()
         PendingFile.objects.using(self.catalog.using).filter(path__in=[part.file.path for part in last]).give_up()
@@ -362,7 +291,7 @@ class _Turn:
         if time.monotonic() - self.looked_at < LOOK_SECONDS:
             return
         self._change(lease_until=Now() + self.lease)
-        self.catalog.transact(self._extend)
+        self.catalog.transact(lambda: extend_half_way(self.upload))
         reach("resumable.looked")
         self.looked_at = time.monotonic()
 
@@ -371,39 +300,12 @@ class _Turn:
             raise self._lost()
 
     def _rows(self) -> ResumableUploadQuerySet:
-        return _uploads().filter(pk=self.upload.pk, token=self.token)
+        return known_uploads().filter(pk=self.upload.pk, token=self.token)
 
     def _lost(self) -> ResumableError:
         """Return, or raise, why the upload is not ours any more."""
-        _find(self.upload.pk, self.upload.requester)
+        look_up(self.upload.pk, self.upload.requester)
         return UploadLocked(self.upload.pk)
-
-
-def _uploads() -> ResumableUploadQuerySet:
-    return ResumableUpload.objects.using(router.db_for_write(ResumableUpload))
-
-
-def _parts() -> UploadPartQuerySet:
-    return UploadPart.objects.using(router.db_for_write(UploadPart))
-
-
-def _contents(uploads: Sequence[ResumableUpload]) -> list[Part]:
-    """Return the parts of `uploads`, one upload after the other."""
-    contents: list[Part] = []
-    for upload in uploads:
-        files = _parts().filter(upload=upload.pk).order_by("offset")
-        rows = files.values_list("file__storage", "file__path", "file__length")
-        contents += [Part(StoredFile(storage, path), length or 0) for storage, path, length in rows]
-    return contents
-
-
-def _find(id: str, requester: str) -> ResumableUpload:
-    upload = _uploads().filter(pk=id, requester=requester).first()
-    if upload is None:
-        raise UploadNotFound(id)
-    if upload.expires_at <= timezone.now():
-        raise UploadExpired(id)
-    return upload
 
 
 def _check(reader: HashingReader, body: ArrivingBody, digest: tuple[str, str] | None) -> None:
@@ -415,25 +317,3 @@ def _check(reader: HashingReader, body: ArrivingBody, digest: tuple[str, str] | 
     algorithm, expected = digest
     if reader.hexdigest(algorithm) != expected:
         raise PartMismatch(expected, reader.hexdigest(algorithm), algorithm)
-
-
-def _check_length(length: int | None) -> None:
-    if length is not None and conf.MAX_LENGTH is not None and length > conf.MAX_LENGTH:
-        raise ContentTooLarge(conf.MAX_LENGTH)
-
-
-def _lifetime() -> timedelta:
-    return timedelta(seconds=conf.UPLOAD_LIFETIME)
-
-
-def _lease_of_parts() -> timedelta:
-    """Return how long the file of a part is kept: longer than the upload, which gives it up when it ends."""
-    return timedelta(seconds=conf.UPLOAD_LIFETIME + conf.LEASE)
-
-
-def _expunge_quietly(files: Sequence[StoredFile]) -> None:
-    try:
-        for start in range(0, len(files), EXPUNGE_BATCH):
-            expunge(files[start : start + EXPUNGE_BATCH])
-    except Error:
-        logger.warning("Parts of an upload could not be deleted at once; a sweep does it.")

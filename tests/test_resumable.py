@@ -16,7 +16,7 @@ from django.db.models import F
 from django.utils import timezone
 from pytest_django import Settings
 
-from django_blobstore import resumable
+from django_blobstore import resumable, upload_sessions
 from django_blobstore.errors import (
     ContentTooLarge,
     HashMismatch,
@@ -284,7 +284,7 @@ def test_many_requests_at_once_make_one_right_content() -> None:
 def test_whoever_asks_waits_while_the_parts_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     upload = begin()
     ResumableUpload.objects.update(state="finishing", lease_until=timezone.now() + timedelta(seconds=60))
-    monkeypatch.setattr(resumable, "PATIENCE", 0)
+    monkeypatch.setattr(upload_sessions, "PATIENCE", 0)
     with pytest.raises(UploadLocked):
         again(upload)
     ResumableUpload.objects.update(lease_until=timezone.now())
@@ -380,7 +380,7 @@ def test_an_upload_that_ends_right_after_its_object_was_made_leaves_the_object()
 def test_an_upload_may_have_more_parts_than_a_statement_takes_parameters(
     database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resumable, "EXPUNGE_BATCH", 20)
+    monkeypatch.setattr(upload_sessions, "EXPUNGE_BATCH", 20)
     upload = begin(length=60)
     with few_parameters(database, 50):
         for offset in range(60):
