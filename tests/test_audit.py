@@ -21,7 +21,8 @@ from django_blobstore.models import ManagedResource, PendingFile, Resource, Usag
 from django_blobstore.resource_storage import fresh_path
 from django_blobstore.storages import hooks
 from django_blobstore.storages.gridfs_bucket import named_id
-from django_blobstore.upkeep import AuditReport, Finding, Kind, audit
+from django_blobstore.upkeep import AuditReport, Finding, Kind, audit, strangers
+from django_blobstore.upkeep.strangers import Strangers
 from tests import damage
 from tests.invariants import assert_settled, assert_sound
 from tests.stored import Stored, StoredInFiles, StoredInGridFS
@@ -297,7 +298,8 @@ def test_a_directory_that_is_not_mounted_makes_nothing_missing(
 def test_more_rows_and_files_than_a_batch_holds_are_all_looked_at(
     store: ManagedStorage, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AUDIT, "BATCH", 2)
+    for module in (AUDIT, strangers):
+        monkeypatch.setattr(module, "BATCH", 2)
     for number in range(5):
         store.put_for_bucket("b", f"{number}", content_of(10, number))
         orphan(stored)
@@ -361,7 +363,7 @@ def test_beside_live_traffic_a_fixing_audit_harms_nothing(
 ) -> None:
     settings.BLOBSTORE = {"DELETION_GRACE": 0}
     # Without any guard by age, as if everything here had taken hours.
-    monkeypatch.setattr(AUDIT._Audit, "_is_old", lambda *_: True)
+    monkeypatch.setattr(Strangers, "_is_old", lambda *_: True)
     contents = [content_of(length, length) for length in (10, 2_000, 300_000, 1_500_000)]
     rounds = 40
 
@@ -390,7 +392,7 @@ def test_beside_live_traffic_a_fixing_audit_harms_nothing(
 def test_other_storages_are_audited_by_what_django_asks_of_each(
     store: ManagedStorage, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AUDIT._Audit, "_is_old", lambda _, modified_at: modified_at is not None)
+    monkeypatch.setattr(Strangers, "_is_old", lambda _, modified_at: modified_at is not None)
     orphan(stored)
     stored.storage.delete(resource_at("two").path)
     report = audit(fix=True)

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, Measurement, PendingFile, Ranking, Resource, UpkeepRun
 from django_blobstore.storages.gridfs_bucket import named_id
-from django_blobstore.upkeep import advance, audit, begin, measure, scrub, sweep
+from django_blobstore.upkeep import advance, audit, begin, measure, scrub, strangers, sweep
 from tests import damage
 from tests.invariants import assert_settled, assert_sound, end_leases_and_graces
 from tests.stored import Stored, StoredInGridFS
@@ -151,7 +151,8 @@ def test_chosen_contents_and_damaged_ones_can_be_verified_alone(database: str, s
 def test_an_audit_in_steps_finds_and_mends_what_one_in_one_go_does(
     database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AUDIT, "BATCH", 1)
+    for module in (AUDIT, strangers):
+        monkeypatch.setattr(module, "BATCH", 1)
     for bucket in ("a", "b"):
         for n in range(3):
             put(f"{n}", b"content of %d" % n, bucket=bucket)

@@ -9,33 +9,30 @@ store files or take references without rows of ours need the age guard.
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
 
 from django.db import Error
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet
-from django.db.models.functions import Now
 from django.utils import timezone
 
 from django_blobstore import usage
-from django_blobstore.catalog import ResourceCatalog, StoredFile
+from django_blobstore.catalog import ResourceCatalog
 from django_blobstore.conf import conf
 from django_blobstore.errors import BlobstoreError, ResourceNotFound
 from django_blobstore.failpoints import reach
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, Resource, UpkeepRun, Usage
 from django_blobstore.namespaces import Namespace
-from django_blobstore.resource_storage import ResourceStorage, is_fresh_path
+from django_blobstore.resource_storage import ResourceStorage
 from django_blobstore.storages import inventory
 from django_blobstore.tracing import traced
-from django_blobstore.uncommitted import is_note
 from django_blobstore.upkeep.findings import Finding, Findings, Kind
 from django_blobstore.upkeep.runs import Origin, Record, recorded
+from django_blobstore.upkeep.strangers import Strangers
 from django_blobstore.upkeep.sweep import expunge
 
 T = TypeVar("T")
@@ -44,10 +41,7 @@ M = TypeVar("M", bound=Model)
 logger = logging.getLogger(__name__)
 
 BATCH = 1000
-BATCH_OF_PATHS = 10_000
 STAGES = ("objects", "contents", "totals", "files", "chunks")
-# A file may be called so, in a directory or in GridFS, but no row can say it.
-_UNSPEAKABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass
@@ -328,96 +322,30 @@ class _Audit:
 
     def _audit_files(self, alias: str, after: Sequence[Any] | None) -> Iterator[Sequence[Any]]:
         total = self._count_files(alias)
-        name, done = after or ("", 0)
+        begin, done = after or ("", 0)
         with self._asking(alias):
-            storage = ResourceStorage(alias)
-            for names in _batches(inventory.names(storage.storage, after=name)):
-                self._check_strangers(storage, self._unnamed(names))
-                done += len(names)
-                self._report.files += len(names)
+            for place, number in self._strangers(alias).among_files(begin):
+                done += number
+                self._report.files += number
                 self._progress(f"files of {alias}", done, max(done, total))
-                name = next((one for one in reversed(names) if not _UNSPEAKABLE.search(one)), name)
-                yield name, done
-
-    def _count_files(self, alias: str) -> int:
-        return self._resources.filter(storage=alias).count() + self._pending.filter(storage=alias).count()
-
-    def _unnamed(self, names: Sequence[str]) -> list[str]:
-        """Return those of `names` that no row names, looking in the order in which a path moves.
-
-        Whatever storage the row says: two aliases may be of the same files.
-        """
-        unspeakable = set(filter(_UNSPEAKABLE.search, names))
-        unnamed = set(names) - unspeakable
-        for rows in (self._pending, self._resources, self._pending):
-            if unnamed:
-                unnamed.difference_update(rows.filter(path__in=unnamed).values_list("path", flat=True))
-        return sorted(unnamed | unspeakable)
-
-    def _check_strangers(self, storage: ResourceStorage, names: list[str]) -> None:
-        # Files deleted meanwhile, with their rows, have no length.
-        for name, length in inventory.lengths(storage.storage, names).items() if names else ():
-            if is_note(name):
-                continue
-            if not is_fresh_path(name):
-                self._found(Finding(Kind.FILE_NOT_OURS, _escaped(name), length, storage.alias))
-            elif self._is_old(inventory.modified(storage.storage, name)):
-                file = StoredFile(storage.alias, name)
-                self._found(Finding(Kind.FILE_WITHOUT_ROW, name, length, file.storage), partial(self._delete, file))
-
-    def _delete(self, file: StoredFile) -> bool:
-        if not self._catalog.transact(partial(self._adopt, file)):
-            return False
-        reach("audit.adopted")
-        expunge([file])
-        return True
-
-    def _adopt(self, file: StoredFile) -> bool:
-        """Name the file by a row that lets it be deleted, unless a row names it by now."""
-        due = {"storage": file.storage, "discard": True, "due_at": Now()}
-        row, is_ours = self._pending.get_or_create(path=file.path, defaults=due)
-        if is_ours and self._resources.filter(path=file.path).exists():
-            row.delete()
-            return False
-        return is_ours
+                yield place, done
 
     def _audit_fragments(self, alias: str, after: Sequence[Any] | None) -> Iterator[Sequence[Any]]:
-        """Find chunks without a file, in the order of their ids, which may be anything."""
         if alias in self._report.unread:
             return
         total = self._count_files(alias)
-        place, done = after or ("", 0)
+        begin, done = after or ("", 0)
         with self._asking(alias):
-            storage = ResourceStorage(alias)
-            for batch in inventory.fragments(storage.storage, place=place):
-                self._check_fragments(storage, batch.fragments)
-                done += batch.files
+            for place, number in self._strangers(alias).among_chunks(begin):
+                done += number
                 self._progress(f"chunks of {alias}", done, max(done, total))
-                yield batch.place, done
+                yield place, done
 
-    def _check_fragments(self, storage: ResourceStorage, batch: Sequence[inventory.Fragment]) -> None:
-        old = {str(fragment.id): fragment for fragment in batch if self._is_old(fragment.modified_at)}
-        named = self._named_fragments(old.keys())
-        for id, fragment in old.items():
-            if id not in named:
-                finding = Finding(Kind.CHUNKS_WITHOUT_FILE, id, fragment.length, storage.alias)
-                self._found(finding, partial(self._delete_fragments, storage, fragment.id))
+    def _strangers(self, alias: str) -> Strangers:
+        return Strangers(self._catalog, ResourceStorage(alias), self._before, self._found)
 
-    def _named_fragments(self, wanted: Set[str]) -> set[str]:
-        """Return those that belong to a file which a row names: it arrives, is being deleted, or can be restored."""
-        named: set[str] = set()
-        if wanted:
-            for paths in chain(_batches_of_paths(self._pending), _batches_of_paths(self._resources)):
-                named.update(wanted & set(map(inventory.fragment_id, paths)))
-        return named
-
-    def _delete_fragments(self, storage: ResourceStorage, id: Any) -> bool:
-        deleted = inventory.delete_fragments(storage.storage, id)
-        reach("audit.chunks_deleted")
-        return deleted
-
-    def _is_old(self, modified_at: datetime | None) -> bool:
-        return modified_at is not None and modified_at < self._before
+    def _count_files(self, alias: str) -> int:
+        return self._resources.filter(storage=alias).count() + self._pending.filter(storage=alias).count()
 
     @contextmanager
     def _asking(self, alias: str) -> Iterator[None]:
@@ -441,24 +369,6 @@ class _Audit:
 def _of(resource: Resource, kind: Kind, detail: str) -> Finding:
     where = f"{resource.path}: " if resource.path else ""
     return Finding(kind, resource.sha384, resource.length, resource.storage, f"{where}{detail}")
-
-
-def _escaped(name: str) -> str:
-    return name.encode(errors="backslashreplace").decode().replace("\0", r"\x00")
-
-
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
-    remaining = iter(items)
-    while batch := list(islice(remaining, BATCH)):
-        yield batch
-
-
-def _batches_of_paths(rows: QuerySet[Any]) -> Iterator[list[str]]:
-    """Yield the paths of the rows, which an index has in order, each batch by a query of its own."""
-    paths, after = rows.exclude(path="").order_by("path").values_list("path", flat=True), Q()
-    while batch := list(paths.filter(after)[:BATCH_OF_PATHS]):
-        yield batch
-        after = Q(path__gt=batch[-1])
 
 
 def _batches_of_rows(rows: QuerySet[M]) -> Iterator[list[M]]:
