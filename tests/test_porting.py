@@ -16,8 +16,8 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from django.core.files.base import ContentFile
-from django.core.files.storage import storages
+from django.core.files.base import ContentFile, File
+from django.core.files.storage import InMemoryStorage, storages
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
@@ -189,6 +189,29 @@ def test_several_jobs_bring_a_file_that_many_rows_name_once(desk: ManagedStorage
         "field", "gallery.Draft.file", "--bucket=other", "--jobs=4", "--dry-run"
     )
     assert_settled(stored)
+
+
+class Interrupting(InMemoryStorage):
+    """A storage of one file; whoever is at the terminal has had enough when it is opened."""
+
+    def listdir(self, path: str) -> tuple[list[str], list[str]]:
+        return [], ["a"]
+
+    def size(self, name: str) -> int:
+        return 1
+
+    def open(self, name: str, mode: str = "rb") -> File[bytes]:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_whoever_interrupts_an_import_is_told_that_it_can_go_on(stored: Stored, settings: Settings) -> None:
+    settings.STORAGES = {**settings.STORAGES, "old": {"BACKEND": f"{__name__}.Interrupting"}}
+    for jobs in (1, 2):
+        _, _, error = run("blobstore_import", "storage", "old", "--bucket=media", f"--jobs={jobs}")
+        assert error == "KeyboardInterrupt; what was imported until now stays. Begin again to go on."
+    assert_empty(stored)
 
 
 class Endless(io.RawIOBase):
