@@ -18,6 +18,7 @@ from django_blobstore.admin.base import StoreAdmin
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, PutRequest, Resource
 from tests.admin_pages import administrator, confirmed, listed, page, text
+from tests.conftest import ON_ONE_DATABASE
 from tests.invariants import assert_settled
 from tests.stored import Stored
 
@@ -175,6 +176,7 @@ NOWHERE = [
 ]
 
 
+@pytest.mark.parametrize("database", ON_ONE_DATABASE, indirect=True)
 def test_an_address_that_names_no_place_leads_to_the_first_page(filled: Bucket) -> None:
     client = administrator()
     for address in (LIST, page(Resource, "changelist"), page(PutRequest, "changelist")):
@@ -185,6 +187,7 @@ def test_an_address_that_names_no_place_leads_to_the_first_page(filled: Bucket) 
             assert listed(response) == first, place
 
 
+@pytest.mark.parametrize("database", ON_ONE_DATABASE, indirect=True)
 def test_a_number_from_an_old_address_leads_to_the_first_page(filled: Bucket) -> None:
     client = administrator()
     first = listed(client.get(LIST))
