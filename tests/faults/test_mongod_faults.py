@@ -28,7 +28,7 @@ from tests.streams import MIB, Stream, content_of
 SMALL = content_of(1000, 1)
 # With it the writer takes two batches for `LARGE` and the reader several answers.
 CHUNK_SIZE = 1024
-LARGE, NEW = (content_of(5 * MIB // 4, label) for label in (2, 3))
+LARGE, NEW = (content_of(2 * MIB + 1, label) for label in (2, 3))
 
 # What mongod does is no matter of the database.
 pytestmark = pytest.mark.django_db(transaction=True)

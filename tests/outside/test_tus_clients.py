@@ -44,9 +44,9 @@ ONCE = pytest.mark.parametrize("database", ON_EVERY_DATABASE if EVERY_PAIR else 
 
 @pytest.fixture
 def site(stored: Stored, kept_site: Callable[..., servers.Site]) -> Iterator[servers.Site]:
-    """A site whose workers may be killed: another one takes their place."""
+    """A site whose workers may be killed: others take their place, and need not import anything."""
     api.administrator()
-    yield kept_site(servers.deployment(), *servers.GUNICORN, "--workers=2")
+    yield kept_site(servers.deployment(), *servers.GUNICORN, "--workers=2", "--preload")
     assert_sound(stored)
     assert_settled(stored)
 
