@@ -11,7 +11,8 @@ from django.contrib.auth.models import User
 from django.test import Client
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
-EXECUTABLE = shutil.which("chromium") or shutil.which("google-chrome") or ""
+# The first is the same browser without windows of its own, which takes a third of the time.
+EXECUTABLE = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), "")
 QUIET = [
     "--no-sandbox",
     "--headless",
