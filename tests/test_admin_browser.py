@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,12 @@ from pytest_django.live_server_helper import LiveServer
 from django_blobstore.admin.base import StoreAdmin
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, Resource
+from tests.browser import chromium
 from tests.conftest import need
 from tests.invariants import assert_settled
 from tests.routers import OneDatabase
 from tests.stored import Stored
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
-QUIET = [
-    "--no-sandbox",
-    "--headless",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 STRICT = "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 
 pytestmark = [
@@ -55,12 +45,12 @@ def strict_policy(get_response: Callable[[HttpRequest], HttpResponse]) -> Callab
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    need(CHROMIUM, "Chromium")
+    need(chromium.EXECUTABLE, "Chromium")
     # Playwright runs an event loop in this thread, in which Django would refuse to use the database.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     try:
         with sync_playwright() as playwright:
-            yield playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+            yield chromium.launch(playwright)
     finally:
         del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 
