@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -18,12 +17,12 @@ from playwright.sync_api import BrowserContext, Error, Route, sync_playwright
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import ManagedResource
 from tests import servers
+from tests.browser.chromium import EXECUTABLE
 from tests.conftest import need
 from tests.rest import api
 from tests.routers import OneDatabase
 from tests.stored import Stored
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
 QUIET = ["--no-sandbox", "--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 FIRE = "console.log('FIRED');"
@@ -79,12 +78,12 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    need(CHROMIUM, "Chromium")
+    need(EXECUTABLE, "Chromium")
     # Playwright runs an event loop in this thread, in which Django would refuse to use the database.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     try:
         with sync_playwright() as playwright:
-            yield playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+            yield playwright.chromium.launch(executable_path=EXECUTABLE, args=QUIET)
     finally:
         del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 
