@@ -15,14 +15,16 @@ from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 from django.core.files.storage import storages
 from django.db import connections
 from pymongo import MongoClient
 
 from django_blobstore.failpoints import Plan, arm
 from django_blobstore.storages import GridFSStorage
-from tests.stored import Stored, StoredInGridFS
+from tests.stored import Stored, StoredInGridFS, StoredInS3
 
 SECONDS = 60
 APP_NAME = "doomed"
@@ -98,17 +100,25 @@ def start(work: Callable[[], object]) -> BaseProcess:
 
 
 def wait_until_forgotten(stored: Stored) -> None:
-    """Wait until MongoDB has done, and closed, what killed processes had sent: a real sweep comes much later."""
-    if not isinstance(stored, StoredInGridFS):
-        return
-    admin = _client(stored.uri).admin
-    theirs: list[Any] = [{"$currentOp": {"idleConnections": True}}, {"$match": {"appName": APP_NAME}}]
+    """Wait until the server has done, and closed, what killed processes had sent: a real sweep comes much later."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
-        if not list(admin.aggregate(theirs)):
+        if not _remembers(stored):
             return
         time.sleep(0.002)
-    raise AssertionError("MongoDB still has connections of processes that ended.")
+    raise AssertionError(f"The server of {stored.kind} still has connections of processes that ended.")
+
+
+def _remembers(stored: Stored) -> bool:
+    if isinstance(stored, StoredInGridFS):
+        theirs: list[Any] = [{"$currentOp": {"idleConnections": True}}, {"$match": {"appName": APP_NAME}}]
+        return bool(list(_client(stored.uri).admin.aggregate(theirs)))
+    if isinstance(stored, StoredInS3):
+        # The other end is closed, and what came over it is still being worked on.
+        port = urlsplit(stored.url).port
+        sockets = psutil.net_connections("tcp")
+        return any(socket.laddr.port == port and socket.status == psutil.CONN_CLOSE_WAIT for socket in sockets)
+    return False
 
 
 @contextmanager

@@ -29,7 +29,6 @@ from django_blobstore.upkeep import sweep
 from tests.faults.dying import be_recognisable, start, wait_until_forgotten
 from tests.faults.relocation.visitors import HOME, Visitor, content, read_figures
 from tests.faults.storm import journal
-from tests.faults.storm.supervisor import SETTINGS
 from tests.faults.storm.worker import Worker, check_own, check_shared, journal_file, own_paths
 from tests.invariants import assert_empty, assert_settled, end_leases_and_graces
 from tests.settings import STORAGES
@@ -37,6 +36,8 @@ from tests.stored import Stored
 from tests.streams import Stream, sha384
 
 SLOT = 0
+# The S3 server may take seconds for what killed movers had sent; their files must not be swept before it comes.
+SETTINGS = {"LEASE": 60, "DELETION_GRACE": 0.5}
 # A process that takes longer hangs.
 SECONDS = 600
 # How many failpoints a content's move reaches, about; a little less, so that all kills come before the end.
