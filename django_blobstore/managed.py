@@ -373,6 +373,8 @@ class ManagedStorage(AsyncTwins):
         return change.managed
 
     def _damaged(self, managed: ManagedResource, reason: str, *, missing: bool = False) -> BlobstoreError:
+        if missing:
+            ResourceStorage(managed.resource.storage).check_present()
         if not self.catalog.mark_damaged(managed.resource, missing=missing):
             return ResourceNotFound(managed.path, "it was replaced or removed while it was read")
         logger.error("Resource %s is damaged: %s.", managed.resource_id, reason)

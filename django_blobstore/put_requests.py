@@ -181,9 +181,11 @@ def _expected(catalog: ResourceCatalog, request: PutRequest) -> str:
         try:
             return proof.expected(_challenge(request), request.sha384, _contents(resource, request.ranges))
         except (FileNotFoundError, DamagedFile) as error:
-            cause = error
+            cause, missing = error, isinstance(error, FileNotFoundError)
+            if missing:
+                ResourceStorage(resource.storage).check_present()
             # Marked, so that the upload which the holder is now asked for heals it; unless it has another file by now.
-            if catalog.mark_damaged(resource, missing=isinstance(error, FileNotFoundError)):
+            if catalog.mark_damaged(resource, missing=missing):
                 break
     raise ResourceDeleted(request.sha384) from cause
 

@@ -6,7 +6,6 @@ import io
 import re
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.core.files.base import File
@@ -68,20 +67,17 @@ class ResourceStorage:
         """Open the file at `path` for reading: seekable, in bounded memory.
 
         Its `length` in bytes, if the caller knows it, and where reading will `start` may spare round trips. Raises
-        `FileNotFoundError`, or `ConnectionError` if not the file, but the storage is not there.
+        `FileNotFoundError`.
         """
-        with self._absence_told():
-            return hooks.open_for_reading(self.storage, path, length, start)
+        return hooks.open_for_reading(self.storage, path, length, start)
 
     def read_range(self, path: str, start: int, length: int) -> bytes:
         """Return up to `length` bytes from the offset `start`, fetching little more than those. Raises as `get`."""
-        with self._absence_told():
-            return hooks.read_range(self.storage, path, start, length)
+        return hooks.read_range(self.storage, path, start, length)
 
     def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         """Yield the bytes of each ``(start, length)``, in as few round trips as the storage can. Raises as `get`."""
-        with self._absence_told():
-            yield from hooks.read_ranges(self.storage, path, ranges)
+        return hooks.read_ranges(self.storage, path, ranges)
 
     def put(self, path: str, stream: Stream, length: int = -1) -> str:
         """Store `stream` at `path` and return its SHA-384 in hex.
@@ -113,14 +109,9 @@ class ResourceStorage:
         """Delete the files at `paths`, in as few round trips as the storage can; they need not exist."""
         hooks.delete_many(self.storage, paths)
 
-    @contextmanager
-    def _absence_told(self) -> Iterator[None]:
-        """Raise `ConnectionError` for a missing file whose whole directory is missing."""
-        try:
-            yield
-        except FileNotFoundError:
-            inventory.check_present(self.storage)
-            raise
+    def check_present(self) -> None:
+        """Raise `ConnectionError` if not only a file is missing, but the whole directory: it may not be mounted."""
+        inventory.check_present(self.storage)
 
 
 class ArrivingFile(BytesFile):

@@ -10,6 +10,7 @@ from django.db import IntegrityError
 from pytest_django import Settings
 
 from django_blobstore.admin.quota import used_percent
+from django_blobstore.catalog import Condition
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, Resource
 from tests.admin_pages import administrator, confirmed, listed, page, staff, text
@@ -220,11 +221,11 @@ def test_a_removal_of_a_bucket_that_fails_removes_no_object(database: str, store
 
         left = 1
 
-        def remove(self, namespace: Namespace, path: str) -> None:
+        def remove(self, namespace: Namespace, path: str, *, condition: Condition | None = None) -> None:
             if not self.left:
                 raise IntegrityError("refused")
             self.left -= 1
-            super().remove(namespace, path)
+            super().remove(namespace, path, condition=condition)
 
     with pytest.raises(IntegrityError, match="refused"):
         Refusing().remove_bucket(bucket)

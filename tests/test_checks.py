@@ -69,6 +69,7 @@ def test_a_right_set_up_has_no_message() -> None:
     assert found(deploy=True) == {}
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize(("given", "kind"), [(["STORAGE", "CONTENT_HOST"], "list"), (None, "NoneType")])
 def test_blobstore_must_be_a_dict_and_nothing_else_is_looked_at(settings: Settings, given: object, kind: str) -> None:
     settings.BLOBSTORE = given

@@ -33,7 +33,7 @@ from django_blobstore.proof import answer
 from django_blobstore.upkeep import Kind, audit, sweep
 from tests import damage
 from tests.invariants import assert_empty, assert_settled, assert_sound
-from tests.stored import Stored
+from tests.stored import Stored, StoredInFiles
 from tests.streams import MIB, content_of, sha384
 
 BUCKET, OTHER = Namespace("bucket"), Namespace("other")
@@ -297,6 +297,25 @@ def test_a_remove_inside_an_atomic_block_happens_with_the_block(
         store.remove(BUCKET, "a")
         assert len(stored.names()) == 1
     assert_empty(stored)
+
+
+@pytest.mark.parametrize("storage_kind", ["files"])
+@pytest.mark.parametrize("content", [b"small", LARGE], ids=["small", "large"])
+def test_a_directory_that_is_not_mounted_damages_nothing(
+    store: ManagedStorage, stored: StoredInFiles, content: bytes
+) -> None:
+    store.put(BUCKET, "a", content)
+    elsewhere = stored.directory.rename(stored.directory.with_name("elsewhere"))
+    with pytest.raises(ConnectionError, match="mount or restore it"):
+        store.get(BUCKET, "a")
+    with pytest.raises(ConnectionError, match="mount or restore it"):
+        prove(store, BUCKET, "b", content)
+    elsewhere.rename(stored.directory)
+    assert not Resource.objects.damaged().exists()
+    assert paths() == {"a"}
+    assert store.get(BUCKET, "a").read() == content
+    PutRequest.objects.all().delete()
+    assert_settled(stored)
 
 
 def test_what_is_not_there_is_not_found_and_not_pending(store: ManagedStorage, stored: Stored) -> None:

@@ -156,23 +156,13 @@ def test_an_unknown_alias_is_refused_when_it_is_used() -> None:
         storage.get("aa/one")
 
 
-@pytest.mark.parametrize(
-    "read",
-    [
-        lambda storage: storage.get("aa/one"),
-        lambda storage: storage.read_range("aa/one", 0, 1),
-        lambda storage: list(storage.read_ranges("aa/one", [(0, 1)])),
-    ],
-    ids=["get", "read_range", "read_ranges"],
-)
 @pytest.mark.parametrize("storage_kind", ["files"])
-def test_a_directory_that_is_not_there_is_told_apart_from_a_missing_file(stored: StoredInFiles, read: Any) -> None:
+def test_a_directory_that_is_not_there_is_told_apart_from_a_missing_file(stored: StoredInFiles) -> None:
     stored.directory.mkdir()
-    with pytest.raises(FileNotFoundError):
-        read(ResourceStorage())
+    ResourceStorage().check_present()
     stored.directory.rmdir()
     with pytest.raises(ConnectionError, match="mount or restore it"):
-        read(ResourceStorage())
+        ResourceStorage().check_present()
 
 
 def test_fresh_paths_differ_and_spread_over_folders() -> None:

@@ -173,14 +173,15 @@ class _Scrub:
 
 
 def _examine(resource: Resource) -> Finding | None:
+    storage = ResourceStorage(resource.storage)
     try:
-        reader = _read(resource)
+        reader = _read(storage, resource)
     except DamagedFile as error:
         return _finding(resource, Kind.FILE_OF_OTHER_LENGTH, str(error))
     except (Error, BlobstoreError):
         raise
     except FileNotFoundError as error:
-        return _finding(resource, Kind.FILE_MISSING, str(error))
+        return _absent(storage, resource, error)
     except Exception as error:
         logger.exception("Resource %s could not be read from storage %r.", resource.pk, resource.storage)
         return _finding(resource, Kind.UNREAD, str(error) or type(error).__name__)
@@ -191,11 +192,19 @@ def _examine(resource: Resource) -> Finding | None:
     return None
 
 
-def _read(resource: Resource) -> HashingReader:
-    with ResourceStorage(resource.storage).get(resource.path) as file:
+def _read(storage: ResourceStorage, resource: Resource) -> HashingReader:
+    with storage.get(resource.path) as file:
         reader = HashingReader(file, algorithms=["sha384"])
         reader.drain()
     return reader
+
+
+def _absent(storage: ResourceStorage, resource: Resource, error: FileNotFoundError) -> Finding:
+    try:
+        storage.check_present()
+    except ConnectionError as absent:
+        return _finding(resource, Kind.UNREAD, str(absent))
+    return _finding(resource, Kind.FILE_MISSING, str(error))
 
 
 def _is_missing(finding: Finding) -> bool:

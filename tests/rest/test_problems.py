@@ -18,12 +18,13 @@ from rest_framework.throttling import UserRateThrottle
 from rest_framework.views import APIView
 
 from django_blobstore import errors
+from django_blobstore.crew import Interrupted
 from django_blobstore.rest.problems import KNOWN, problem_of
 from django_blobstore.rest.viewsets import BucketViewSet
 from tests.rest import api
 
 # Errors of callers in Python that no request can bring about: a request that does is our mistake, and a 500.
-OURS = {"AlreadyUploaded", "CountBypassed", "FailpointReached", "StorageRenamed"}
+OURS = {"AlreadyUploaded", "CountBypassed", "FailpointReached", Interrupted.__name__, "StorageRenamed"}
 
 
 def every(cls: type[Exception]) -> set[type[Exception]]:
