@@ -25,8 +25,8 @@ from tests.invariants import assert_settled, assert_sound
 from tests.pictures import picture, png
 from tests.stored import Stored
 
-# To make another takes as long as the first.
-ROWS = int(os.environ.get("BLOBSTORE_ROWS", "60"))
+# To make another takes as long as the first; where rows and bytes are further away, fewer say the same.
+ROWS = {"default": 1000, "postgres": int(os.environ.get("BLOBSTORE_ROWS", "60"))}
 
 
 @pytest.fixture(autouse=True)
@@ -384,15 +384,16 @@ def test_a_file_that_its_storage_does_not_delete_breaks_nothing(
     assert not Draft.objects.exists()
 
 
-def test_rows_that_share_ten_images_take_ten_files(database: str, stored: Stored) -> None:
+def test_a_thousand_rows_that_share_ten_images_take_ten_files(database: str, stored: Stored) -> None:
     uploads = [png(colour) for colour in range(10)]
     rows = [
-        Photo(caption=str(number), image=ContentFile(uploads[number % 10], f"{number}.png")) for number in range(ROWS)
+        Photo(caption=str(number), image=ContentFile(uploads[number % 10], f"{number}.png"))
+        for number in range(ROWS[database])
     ]
     Photo.objects.bulk_create(rows)
     assert len(stored.names()) == 10
     assert Resource.objects.count() == 10
-    assert ManagedResource.objects.count() == ROWS
+    assert ManagedResource.objects.count() == ROWS[database]
     kept = [row.pk for row in Photo.objects.order_by("pk")[:10]]
     Photo.objects.exclude(pk__in=kept).delete()
     assert ManagedResource.objects.count() == 10
