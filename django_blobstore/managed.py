@@ -13,14 +13,14 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.db import Error, router, transaction
+from django.db import router, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from django_blobstore import put_requests
 from django_blobstore.blob_file import BlobFile
-from django_blobstore.catalog import Change, Condition, Content, Removed, ResourceCatalog, StoredFile
+from django_blobstore.catalog import Change, Condition, Content, Removed, ResourceCatalog
 from django_blobstore.conf import conf
 from django_blobstore.digests import Stream, as_readable, clean_hash
 from django_blobstore.errors import BlobstoreError, ContentDamaged, InvalidNamespace, ResourceNotFound, UploadPending
@@ -31,7 +31,7 @@ from django_blobstore.proof import PutResponse, RequestResponse
 from django_blobstore.resource_storage import ResourceStorage
 from django_blobstore.rows import find_object, lock_object
 from django_blobstore.tracing import traced
-from django_blobstore.upkeep import expunge
+from django_blobstore.upkeep import expunge_quietly
 from django_blobstore.upload import Upload
 
 __all__ = ["BlobFile", "ManagedStorage", "Namespace", "PutResponse", "RequestResponse"]
@@ -201,7 +201,7 @@ class ManagedStorage(AsyncTwins):
         """
         removed = self.catalog.release_many(objects[:limit])
         if removed.discarded:
-            transaction.on_commit(partial(_expunge_quietly, removed.discarded), using=self.catalog.using)
+            transaction.on_commit(partial(expunge_quietly, removed.discarded), using=self.catalog.using)
         return removed
 
     @traced
@@ -369,7 +369,7 @@ class ManagedStorage(AsyncTwins):
     def _finish(self, change: Change) -> ManagedResource:
         """Delete, after the commit, the files that `change` left without use; a sweep does what fails."""
         if change.discarded:
-            transaction.on_commit(partial(_expunge_quietly, change.discarded), using=self.catalog.using)
+            transaction.on_commit(partial(expunge_quietly, change.discarded), using=self.catalog.using)
         return change.managed
 
     def _damaged(self, managed: ManagedResource, reason: str, *, missing: bool = False) -> BlobstoreError:
@@ -391,10 +391,3 @@ def arriving_at(namespace: Namespace, *paths: str) -> set[str]:
 def _require_same(known: ManagedResource, found: ManagedResource | None) -> None:
     if found is None or (found.pk, found.resource_id) != (known.pk, known.resource_id):
         raise ResourceNotFound(known.path, "it was removed or replaced meanwhile")
-
-
-def _expunge_quietly(files: list[StoredFile]) -> None:
-    try:
-        expunge(files)
-    except Error:
-        logger.warning("%d files could not be deleted right after the commit; a sweep does it.", len(files))

@@ -31,7 +31,7 @@ from django_blobstore.models import PendingFile, Resource, ResourceQuerySet, Upk
 from django_blobstore.passing import Passing
 from django_blobstore.resource_storage import ResourceStorage, StorageRenamed
 from django_blobstore.tracing import traced
-from django_blobstore.upkeep import Finding, Findings, Kind, expunge, verify
+from django_blobstore.upkeep import Finding, Findings, Kind, expunge_quietly, verify
 from django_blobstore.upkeep.runs import Origin, Record, recorded
 
 logger = logging.getLogger(__name__)
@@ -273,7 +273,7 @@ class _Move:
             discarded = self._catalog.relocate(resource, arrival.file)
         reach("moving.switched")
         if discarded:
-            _expunge_quietly(discarded)
+            expunge_quietly(discarded)
 
     def _require(self, resource: Resource) -> None:
         """Raise `ResourceNotFound` unless it has the file still that it had when it was looked up."""
@@ -305,10 +305,3 @@ class _Move:
     def _unmoved(self, resource: Resource, kind: Kind, error: BaseException) -> _Unmoved:
         detail = str(error) or type(error).__name__
         return _Unmoved(Finding(kind, resource.sha384, resource.length, resource.storage, f"{resource.path}: {detail}"))
-
-
-def _expunge_quietly(files: list[StoredFile]) -> None:
-    try:
-        expunge(files)
-    except Error:
-        logger.warning("%d old files could not be deleted after they were moved; a sweep does it.", len(files))

@@ -38,11 +38,11 @@ from django_blobstore.models import PendingFile, ResumableUpload, ResumableUploa
 from django_blobstore.namespaces import Namespace
 from django_blobstore.parts import ArrivingBody, JoinedParts, Part
 from django_blobstore.resource_storage import BLOCK_SIZE, ResourceStorage
+from django_blobstore.upkeep import expunge_quietly
 from django_blobstore.upload_sessions import (
     begin,
     check_length,
     end,
-    expunge_quietly,
     extend,
     extend_half_way,
     find,

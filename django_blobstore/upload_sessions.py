@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from secrets import token_urlsafe
 from typing import Any
 
-from django.db import Error, router
+from django.db import router
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -22,13 +21,10 @@ from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import ResumableUpload, ResumableUploadQuerySet, UploadPart, UploadPartQuerySet
 from django_blobstore.namespaces import Namespace, clean_path
 from django_blobstore.parts import Part
-from django_blobstore.upkeep import expunge
-
-logger = logging.getLogger(__name__)
+from django_blobstore.upkeep import expunge_quietly
 
 # How long who asks is kept waiting for parts to be put together, in seconds: less than proxies wait.
 PATIENCE = 45
-EXPUNGE_BATCH = 200
 
 
 def begin(
@@ -143,15 +139,6 @@ def check_length(length: int | None) -> None:
     """Raise `ContentTooLarge` for more than ``MAX_LENGTH``."""
     if length is not None and conf.MAX_LENGTH is not None and length > conf.MAX_LENGTH:
         raise ContentTooLarge(conf.MAX_LENGTH)
-
-
-def expunge_quietly(files: Sequence[StoredFile]) -> None:
-    """Delete `files` that were given up; a sweep does what fails."""
-    try:
-        for start in range(0, len(files), EXPUNGE_BATCH):
-            expunge(files[start : start + EXPUNGE_BATCH])
-    except Error:
-        logger.warning("Parts of an upload could not be deleted at once; a sweep does it.")
 
 
 def _lifetime() -> timedelta:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import hypothesis
@@ -88,6 +89,13 @@ def kept_gridfs(mongo_uri: str) -> Iterator[Stored]:
     """The GridFS bucket of sites that stay between tests."""
     with in_gridfs(mongo_uri) as stored:
         yield stored
+
+
+@pytest.fixture(scope="session")
+def kept_files() -> Iterator[Stored]:
+    """The directory of sites that stay between tests."""
+    with TemporaryDirectory() as directory:
+        yield StoredInFiles(Path(directory))
 
 
 @pytest.fixture(scope="session")

@@ -380,7 +380,7 @@ def test_an_upload_that_ends_right_after_its_object_was_made_leaves_the_object()
 def test_an_upload_may_have_more_parts_than_a_statement_takes_parameters(
     database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload_sessions, "EXPUNGE_BATCH", 20)
+    monkeypatch.setattr(sys.modules["django_blobstore.upkeep.sweep"], "BATCH", 20)
     upload = begin(length=60)
     with few_parameters(database, 50):
         for offset in range(60):

@@ -5,7 +5,7 @@ from django_blobstore.upkeep.findings import Finding, Findings, Kind, Tally
 from django_blobstore.upkeep.measure import measure
 from django_blobstore.upkeep.scrub import ScrubReport, scrub, verify
 from django_blobstore.upkeep.steps import advance, begin
-from django_blobstore.upkeep.sweep import SweepReport, expunge, sweep
+from django_blobstore.upkeep.sweep import SweepReport, expunge, expunge_quietly, sweep
 
 __all__ = [
     "AuditReport",
@@ -19,6 +19,7 @@ __all__ = [
     "audit",
     "begin",
     "expunge",
+    "expunge_quietly",
     "measure",
     "scrub",
     "sweep",

@@ -35,7 +35,6 @@ from django_blobstore.upkeep.runs import Origin, Record, recorded
 from django_blobstore.upkeep.strangers import Strangers
 from django_blobstore.upkeep.sweep import expunge
 
-T = TypeVar("T")
 M = TypeVar("M", bound=Model)
 
 logger = logging.getLogger(__name__)

@@ -126,6 +126,15 @@ def expunge(files: Sequence[StoredFile]) -> list[StoredFile]:
     return failed
 
 
+def expunge_quietly(files: Sequence[StoredFile]) -> None:
+    """Expunge `files` that were discarded by a commit just now; what fails is left to a sweep."""
+    try:
+        for start in range(0, len(files), BATCH):
+            expunge(files[start : start + BATCH])
+    except Error:
+        logger.warning("Not all of %d files could be deleted right after the commit; a sweep does it.", len(files))
+
+
 def _foresee() -> SweepReport:
     pending = PendingFile.objects.using(router.db_for_write(PendingFile))
     requests = PutRequest.objects.using(router.db_for_write(PutRequest))

@@ -23,7 +23,7 @@ from tests.faults.tcp_proxy import TO_CLIENT, TO_SERVER, WAYS, TcpProxy
 from tests.invariants import assert_empty, assert_settled, assert_sound
 from tests.rest.api import PASSWORD, administrator
 from tests.servers import Site, deployment, kept, site
-from tests.stored import ALIAS, Stored, StoredInFiles, used_by_all
+from tests.stored import ALIAS, Stored, used_by_all
 from tests.streams import MIB, Stream, content_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -140,11 +140,6 @@ class Front:
 
 
 ROOT = ("root", PASSWORD)
-
-
-@pytest.fixture(scope="module")
-def kept_files(tmp_path_factory: pytest.TempPathFactory) -> Stored:
-    return StoredInFiles(tmp_path_factory.mktemp("blobs"))
 
 
 @pytest.fixture(scope="module")

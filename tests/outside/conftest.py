@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from pytest_django import Settings
 
 from tests import servers
-from tests.stored import Stored, StoredInFiles, used_by_all
+from tests.stored import Stored, used_by_all
 
 
 @pytest.fixture
 def storage_kind(database: str) -> str:
     """Files beside SQLite and GridFS beside PostgreSQL: every kind of either, without every pair of them."""
     return "files" if database == "default" else "gridfs"
-
-
-@pytest.fixture(scope="session")
-def kept_files() -> Iterator[Stored]:
-    """The directory of sites that stay between tests."""
-    with TemporaryDirectory() as directory:
-        yield StoredInFiles(Path(directory))
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
@@ -13,7 +11,7 @@ from pytest_django import Settings
 from django_blobstore.models import Bucket
 from tests import servers
 from tests.rest import api
-from tests.stored import Stored, StoredInFiles, StoredInMemory, used_by_all
+from tests.stored import Stored, StoredInMemory, used_by_all
 
 SERVERS = {"gunicorn": servers.GUNICORN, "uvicorn": servers.UVICORN, "uvicorn on h11": (*servers.UVICORN, "--http=h11")}
 
@@ -28,12 +26,6 @@ def storage_kind(database: str) -> str:
 def server(database: str) -> str:
     """An ASGI server beside SQLite and a WSGI server beside PostgreSQL, likewise."""
     return "uvicorn" if database == "default" else "gunicorn"
-
-
-@pytest.fixture(scope="session")
-def kept_files() -> Iterator[Stored]:
-    with TemporaryDirectory() as directory:
-        yield StoredInFiles(Path(directory))
 
 
 @pytest.fixture
