@@ -36,10 +36,11 @@ def requested_spans(header: str, total: int) -> list[Span]:
     """Return the parts of `total` bytes that the Range `header` asks for, in its order; none for the whole.
 
     Parts that overlap or nearly touch are one. A header that is malformed, of another unit or of more than 16 parts
-    asks for the whole. Raises a 416 `Problem` if no range has a byte in it.
+    asks for the whole, and so do the last bytes of an empty content: by RFC 9110, 14.1.2, they are all of it, which no
+    Content-Range can tell. Raises a 416 `Problem` if no range has a byte in it.
     """
     ranges = _parsed(header)
-    if not ranges:
+    if not ranges or (not total and any(map(_is_of_the_end, ranges))):
         return []
     asked = [span for first, last in ranges if (span := _span(first, last, total)).length > 0]
     if not asked:
@@ -60,6 +61,12 @@ def _parsed(header: str) -> list[tuple[str, str]]:
 
 def _has_meaning(first: str, last: str) -> bool:
     return int(first) <= int(last) if first and last else bool(first or last)
+
+
+def _is_of_the_end(positions: tuple[str, str]) -> bool:
+    """Whether it asks for the last bytes, and for more than none of them."""
+    first, last = positions
+    return not first and int(last) > 0
 
 
 def _span(first: str, last: str, total: int) -> Span:

@@ -211,11 +211,18 @@ def test_a_range_without_a_byte_is_not_satisfiable(http: httpx.Client, objects: 
         ("x", "bytes=7-", 7),
         ("x", "bytes=-0", 7),
         ("empty", "bytes=0-0", 0),
-        ("empty", "bytes=-1", 0),
+        ("empty", "bytes=-0", 0),
     ]:
         got = http.get(objects + path, headers={"Range": wanted})
         assert (got.status_code, got.json()["code"]) == (416, "range-not-satisfiable")
         assert got.headers["content-range"] == f"bytes */{total}"
+
+
+def test_the_last_bytes_of_an_empty_object_are_all_of_it(http: httpx.Client, objects: str) -> None:
+    http.put(f"{objects}empty", content=b"")
+    got = http.get(f"{objects}empty", headers={"Range": "bytes=-5"})
+    assert (got.status_code, got.content, got.headers["content-length"]) == (200, b"", "0")
+    assert "content-range" not in got.headers
 
 
 def test_a_range_that_means_nothing_or_too_much_is_ignored(http: httpx.Client, objects: str) -> None:

@@ -82,6 +82,20 @@ def test_ranges_of_which_none_has_a_byte_are_not_satisfiable(header: str) -> Non
     assert (refused.value.status, refused.value.headers["Content-Range"]) == (416, f"bytes */{TOTAL}")
 
 
+@pytest.mark.parametrize("header", ["bytes=-1", "bytes=-5", "bytes=0-,-1", "bytes=-0,-1"])
+def test_the_last_bytes_of_nothing_are_all_of_it(header: str) -> None:
+    # "When a selected representation has zero length, the only satisfiable form of range-spec in a GET request is a
+    # suffix-range with a non-zero suffix-length" (RFC 9110, 14.1.2). nginx and Apache send all of it, too.
+    assert requested_spans(header, 0) == []
+
+
+@pytest.mark.parametrize("header", ["bytes=-0", "bytes=0-", "bytes=0-0"])
+def test_other_ranges_of_nothing_are_not_satisfiable(header: str) -> None:
+    with pytest.raises(Problem) as refused:
+        requested_spans(header, 0)
+    assert (refused.value.status, refused.value.headers["Content-Range"]) == (416, "bytes */0")
+
+
 @given(
     st.integers(1, 3000),
     st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 1500)), min_size=1, max_size=12),
