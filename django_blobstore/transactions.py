@@ -32,8 +32,10 @@ def transact(using: str, work: Callable[[], T], *, durable: bool = False) -> T:
     """Run `work` in a transaction of the database `using`, up to five times while others are in the way.
 
     Inside a transaction of the caller it runs once: only whoever began that can run it again. Raises `CatalogBusy`
-    after the last time, and `RuntimeError` if it is to be `durable` inside a transaction.
+    after the last time, and `RuntimeError`, as Django does, if it is to be `durable` inside a transaction.
     """
+    if durable:
+        _require_no_transaction(using)
     return _tried(using, work, lambda: transaction.atomic(using=using, durable=durable))
 
 
@@ -45,6 +47,17 @@ def commit_alone(using: str, statement: Callable[[], T]) -> T:
     if connections[using].get_autocommit():
         return _tried(using, statement, nullcontext)
     return transact(using, statement, durable=True)
+
+
+def _require_no_transaction(using: str) -> None:
+    # As Django asks it: the transaction of a TestCase is no obstacle.
+    blocks = connections[using].atomic_blocks
+    if blocks and not getattr(blocks[-1], "_from_testcase", False):
+        raise RuntimeError(
+            "This is committed by itself, so that a crash leaves no file nobody knows, and cannot be part of an atomic "
+            "block: call it outside, or after the commit (transaction.on_commit). ManagedStorage.put(…, durable=False) "
+            "makes the object with the block."
+        )
 
 
 def _tried(using: str, work: Callable[[], T], transaction_of: Callable[[], AbstractContextManager[Any]]) -> T:

@@ -355,6 +355,17 @@ def test_a_copy_is_another_reference_to_the_same_bytes(store: ManagedStorage, st
     assert_settled(stored)
 
 
+def test_a_copy_inside_an_atomic_block_refuses_and_names_the_way_out(store: ManagedStorage, stored: Stored) -> None:
+    source = store.put(BUCKET, "a", b"content")
+    with transaction.atomic(store.catalog.using), pytest.raises(RuntimeError, match=r"atomic .*on_commit"):
+        store.copy(source, BUCKET, "b")
+    assert Resource.objects.get().reference_count == 1
+    with transaction.atomic(store.catalog.using):
+        transaction.on_commit(lambda: store.copy(source, BUCKET, "b"), using=store.catalog.using)
+    assert store.get(BUCKET, "b").read() == b"content"
+    assert_sound(stored)
+
+
 def test_a_copy_onto_itself_changes_nothing(store: ManagedStorage, stored: Stored) -> None:
     source = store.put(BUCKET, "a", b"1")
     store.copy(source, BUCKET, "a")
