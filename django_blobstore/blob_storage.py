@@ -27,6 +27,7 @@ from django_blobstore import listing, rows
 from django_blobstore.blob_file import BlobFile
 from django_blobstore.catalog import ResourceCatalog
 from django_blobstore.conf import conf
+from django_blobstore.descriptions import MAX_TYPE_LENGTH
 from django_blobstore.errors import InvalidPath, ResourceNotFound, UploadPending
 from django_blobstore.grants import Grant
 from django_blobstore.managed import ManagedStorage
@@ -39,7 +40,6 @@ from django_blobstore.storages.stored_file import StoredFile
 URL_LIFETIME = 3600
 PAGE = 1000
 ATTEMPTS = 5
-MAX_TYPE = cast("int", ManagedResource._meta.get_field("content_type").max_length)
 
 
 @deconstructible(path="django_blobstore.storages.BlobStorage")
@@ -280,7 +280,7 @@ class NewBlob(ContentFile):  # type: ignore[type-arg]
 
 def _content_type(path: str, content: File[Any]) -> str:
     said = getattr(content, "content_type", None) or ""
-    return said if len(said) <= MAX_TYPE and is_media_type(said) else mimetypes.guess_type(path)[0] or ""
+    return said if len(said) <= MAX_TYPE_LENGTH and is_media_type(said) else mimetypes.guess_type(path)[0] or ""
 
 
 def _as_text(name: str, blob: io.BufferedIOBase) -> File[Any]:

@@ -16,7 +16,9 @@
     ├── InvalidName              a value that can never be stored (also a ValueError)
     │   ├── InvalidPath          a path that is not a clean relative path
     │   ├── InvalidHash          a hash that is not lower-case hex of the right length
-    │   └── InvalidNamespace     an empty or over-long bucket or user
+    │   ├── InvalidNamespace     an empty or over-long bucket or user
+    │   ├── InvalidContentType   a content type that is too long, or has control characters
+    │   └── InvalidMetadata      metadata that is no JSON, or has what not every database can keep
     ├── ProofError               a proof of access was refused
     │   ├── RequestExpired       the put request is too old, or was answered before
     │   │   └── RequestNotFound  there is no such put request for this requester
@@ -129,7 +131,7 @@ class ContentTooLarge(ContentError):
 
 
 class InvalidName(BlobstoreError, ValueError):
-    """`value` can never name anything here, for `reason`."""
+    """`value` can never name or describe anything here, for `reason`."""
 
     kind = "name"
 
@@ -155,6 +157,18 @@ class InvalidNamespace(InvalidName):
     """A bucket or user that cannot name a namespace."""
 
     kind = "namespace"
+
+
+class InvalidContentType(InvalidName):
+    """A content type that is over-long or has unsafe characters."""
+
+    kind = "content type"
+
+
+class InvalidMetadata(InvalidName):
+    """Metadata that is no JSON, or text in it that not every database can keep."""
+
+    kind = "metadata"
 
 
 class ProofError(BlobstoreError):

@@ -22,11 +22,12 @@ from django_blobstore import put_requests
 from django_blobstore.blob_file import BlobFile
 from django_blobstore.catalog import Change, Condition, Content, Removed, ResourceCatalog
 from django_blobstore.conf import conf
+from django_blobstore.descriptions import check_content_type, clean_metadata
 from django_blobstore.digests import Stream, as_readable, clean_hash
 from django_blobstore.errors import BlobstoreError, ContentDamaged, InvalidNamespace, ResourceNotFound, UploadPending
 from django_blobstore.managed_async import AsyncTwins
 from django_blobstore.models import Bucket, ManagedResource, PendingFile, ResumableUpload
-from django_blobstore.namespaces import MAX_SCOPE_LENGTH, Namespace, clean_path
+from django_blobstore.namespaces import MAX_SCOPE_LENGTH, Namespace, check_key, clean_path
 from django_blobstore.proof import PutResponse, RequestResponse
 from django_blobstore.resource_storage import ResourceStorage
 from django_blobstore.rows import find_object, lock_object
@@ -138,12 +139,14 @@ class ManagedStorage(AsyncTwins):
         written if it is stored already. In the transaction that makes the object, and each time that this is tried,
         `condition` is asked about the object there was, or None, and `alongside` is called at the end.
 
-        Raises `LengthMismatch`, `HashMismatch`, `ContentTooLarge`, `InvalidPath`, `LeaseLost`, `CatalogBusy`,
-        `QuotaExceeded`, `BucketNotFound` unless `create_bucket`, and what `condition` raises, such as
-        `ConditionFailed`; nothing is stored then. Raises `RuntimeError` inside an `atomic` block, unless told that it
-        need not be `durable`: then the object comes with the block, and after a rollback a sweep deletes its bytes.
+        Raises `LengthMismatch`, `HashMismatch`, `ContentTooLarge`, `InvalidPath`, `InvalidContentType`,
+        `InvalidMetadata`, `LeaseLost`, `CatalogBusy`, `QuotaExceeded`, `BucketNotFound` unless `create_bucket`, and
+        what `condition` raises, such as `ConditionFailed`; nothing is stored then. Raises `RuntimeError` inside an
+        `atomic` block, unless told that it need not be `durable`: then the object comes with the block, and after a
+        rollback a sweep deletes its bytes.
         """
         path = clean_path(path)
+        said = {"content_type": check_content_type(content_type), "metadata": clean_metadata(metadata)}
         expected = {name: clean_hash(value, name) for name, value in (digests or {}).items()}
         if check_hash:
             expected["sha384"] = clean_hash(check_hash)
@@ -153,7 +156,7 @@ class ManagedStorage(AsyncTwins):
             namespace,
             path,
             scope=scope,
-            attributes={"content_type": content_type, "metadata": dict(metadata or {})},
+            attributes=said,
             create_bucket=create_bucket,
             condition=condition,
             alongside=alongside,
@@ -267,11 +270,14 @@ class ManagedStorage(AsyncTwins):
         """Set what is said of the object at `path`, as far as it is given, touch no byte of it, and return it.
 
         `condition` is asked in the transaction about the object there is. Raises `ResourceNotFound`, `CatalogBusy`,
-        and what `condition` raises.
+        `InvalidContentType`, `InvalidMetadata`, and what `condition` raises.
         """
         path = clean_path(path)
-        given = {"content_type": content_type, "metadata": None if metadata is None else dict(metadata)}
-        said = {name: value for name, value in given.items() if value is not None}
+        said: dict[str, Any] = {}
+        if content_type is not None:
+            said["content_type"] = check_content_type(content_type)
+        if metadata is not None:
+            said["metadata"] = clean_metadata(metadata)
         return self.catalog.transact(lambda: self._describe(namespace, path, said, condition))
 
     @traced
@@ -297,10 +303,10 @@ class ManagedStorage(AsyncTwins):
             clean_path(path),
             clean_hash(sha384),
             scope=self.scope_of(namespace),
-            requester=requester,
+            requester=check_key(requester, "requester"),
             readable=readable,
-            content_type=content_type,
-            metadata=metadata or {},
+            content_type=check_content_type(content_type),
+            metadata=clean_metadata(metadata),
         )
 
     @traced

@@ -32,8 +32,8 @@ class Namespace:
     user: str = ""
 
     def __post_init__(self) -> None:
-        _check_key(str(self.bucket), "bucket")
-        _check_key(self.user, "user")
+        check_key(str(self.bucket), "bucket")
+        check_key(self.user, "user")
 
     @classmethod
     def of_bucket(cls, bucket: str | UUID) -> Namespace:
@@ -82,6 +82,15 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
+def check_key(key: str, kind: str) -> str:
+    """Return `key`, the bucket, user or requester that `kind` says it is, or raise `InvalidNamespace`."""
+    if len(key) > MAX_USER_LENGTH:
+        raise InvalidNamespace(key, f"a {kind} has at most {MAX_USER_LENGTH} characters")
+    if _FORBIDDEN.search(key):
+        raise InvalidNamespace(key, f"a {kind} has no control character, lone surrogate or U+FFFD")
+    return key
+
+
 def _fault(path: str) -> str:
     if not path:
         return "it is empty"
@@ -102,10 +111,3 @@ def _fault_of_text(text: str) -> str:
     if length > MAX_PATH_BYTES:
         return f"it has {length} bytes, more than {MAX_PATH_BYTES}"
     return "it has a control character or U+FFFD" if _FORBIDDEN.search(text) else ""
-
-
-def _check_key(key: str, kind: str) -> None:
-    if len(key) > MAX_USER_LENGTH:
-        raise InvalidNamespace(key, f"a {kind} has at most {MAX_USER_LENGTH} characters")
-    if _FORBIDDEN.search(key):
-        raise InvalidNamespace(key, f"a {kind} has no control character, lone surrogate or U+FFFD")

@@ -14,12 +14,13 @@ from django.utils import timezone
 
 from django_blobstore.catalog import ResourceCatalog, StoredFile
 from django_blobstore.conf import conf
+from django_blobstore.descriptions import check_content_type, clean_metadata
 from django_blobstore.digests import clean_hash
 from django_blobstore.errors import ContentTooLarge, UploadExpired, UploadLocked, UploadNotFound
 from django_blobstore.failpoints import reach
 from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import ResumableUpload, ResumableUploadQuerySet, UploadPart, UploadPartQuerySet
-from django_blobstore.namespaces import Namespace, clean_path
+from django_blobstore.namespaces import Namespace, check_key, clean_path
 from django_blobstore.parts import Part
 from django_blobstore.upkeep import expunge_quietly
 
@@ -41,13 +42,13 @@ def begin(
     """Write down an upload of `length` bytes, None if that is not known yet, to become the object at `path`.
 
     Without a `path` it is to be part of another upload; see `concatenate`. `sha384` is in hex. Raises
-    `ContentTooLarge`, `InvalidPath` and `InvalidHash`.
+    `ContentTooLarge`, `InvalidPath`, `InvalidHash`, `InvalidContentType` and `InvalidMetadata`.
     """
     check_length(length)
     namespace = namespace or Namespace()
     upload = known_uploads().create(
         id=token_urlsafe(16),
-        requester=requester,
+        requester=check_key(requester, "requester"),
         bucket_id=namespace.bucket_id,
         user=namespace.user,
         path=clean_path(path) if path else "",
@@ -55,8 +56,8 @@ def begin(
         length=length,
         scope=ManagedStorage().scope_of(namespace) if path else "",
         sha384=clean_hash(sha384) if sha384 else "",
-        content_type=content_type,
-        metadata=dict(metadata or {}),
+        content_type=check_content_type(content_type),
+        metadata=clean_metadata(metadata),
         said=said or {},
         lease_until=Now() + timedelta(seconds=conf.LEASE),
         expires_at=Now() + _lifetime(),

@@ -182,6 +182,7 @@ def test_content_type_and_metadata_can_be_changed_and_nothing_else(database: str
         ("content_type", "text/html\r\nX-Evil: 1", "Write a media type"),
         ("content_type", "plain", "Write a media type"),
         ("metadata", "[1]", "Write a JSON object"),
+        ("metadata", '{"a": "\\u0000"}', "Write no NUL character"),
         ("metadata", "{", "Enter a valid JSON"),
     ],
 )

@@ -30,6 +30,8 @@ RAISED: dict[str, dict[str, Any]] = {
     "InvalidPath": {"value": "..", "reason": "it leads elsewhere"},
     "InvalidHash": {"value": "xyz", "reason": "it is no hex"},
     "InvalidNamespace": {"value": "u" * 151, "reason": "it is too long"},
+    "InvalidContentType": {"value": "t" * 256, "reason": "it is too long"},
+    "InvalidMetadata": {"value": "x", "reason": "it has a NUL character"},
     "ProofError": {},
     "RequestExpired": {"request_id": "r1"},
     "RequestNotFound": {"request_id": "r1"},
@@ -98,6 +100,6 @@ def test_an_error_survives_the_way_between_processes(name: str) -> None:
     assert (str(arrived), vars(arrived)) == (str(error), vars(error))
 
 
-@pytest.mark.parametrize("name", ["InvalidName", "InvalidPath", "InvalidHash", "InvalidNamespace"])
+@pytest.mark.parametrize("name", [name for name in RAISED if name.startswith("Invalid")])
 def test_a_name_that_can_never_be_is_also_a_value_error(name: str) -> None:
     assert issubclass(getattr(errors, name), ValueError)

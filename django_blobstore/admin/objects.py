@@ -25,7 +25,7 @@ from django.utils.safestring import SafeString
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
-from django_blobstore import serving
+from django_blobstore import descriptions, serving
 from django_blobstore.access import Action, may
 from django_blobstore.admin import columns, uploads
 from django_blobstore.admin.browser import Browser, steps
@@ -34,7 +34,7 @@ from django_blobstore.admin.places import Place, sees_counts, sees_every_place, 
 from django_blobstore.admin.preview import Preview, shown
 from django_blobstore.admin.removal import Part, RemovalPages
 from django_blobstore.admin.transfers import KINDS, TransferPage, offered
-from django_blobstore.errors import BlobstoreError, ResourceNotFound
+from django_blobstore.errors import BlobstoreError, InvalidMetadata, ResourceNotFound
 from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import Bucket, ManagedResource, ManagedResourceQuerySet, Resource, Usage
 
@@ -146,7 +146,10 @@ class DescriptionForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's ow
         metadata = self.cleaned_data["metadata"] or {}
         if not isinstance(metadata, dict):
             raise ValidationError(_('Write a JSON object, such as {"author": "Ada"}.'))
-        return metadata
+        try:
+            return descriptions.clean_metadata(metadata)
+        except InvalidMetadata as error:
+            raise ValidationError(_("Write no NUL character and no half of a surrogate pair.")) from error
 
 
 class ManagedResourceAdmin(KeysetAdmin):

@@ -11,6 +11,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from django_blobstore.descriptions import MAX_TYPE_LENGTH
 from django_blobstore.models.objects import Bucket, InNamespace
 from django_blobstore.models.records import start_of_day
 from django_blobstore.namespaces import MAX_PATH_BYTES, MAX_SCOPE_LENGTH, MAX_USER_LENGTH, Namespace
@@ -73,7 +74,7 @@ class PutRequest(MeantForNamespace):
     scope = models.CharField(_("scope"), max_length=MAX_SCOPE_LENGTH, blank=True, default="")
     sha384 = models.CharField("SHA-384", max_length=96)
     length = models.PositiveBigIntegerField(_("length in bytes"))
-    content_type = models.CharField(_("content type"), max_length=255, blank=True, default="")
+    content_type = models.CharField(_("content type"), max_length=MAX_TYPE_LENGTH, blank=True, default="")
     metadata = models.JSONField(_("metadata"), blank=True, default=dict)
     algorithm = models.CharField(_("algorithm"), max_length=20)
     nonce = models.BinaryField(_("nonce"), max_length=32)
@@ -256,7 +257,7 @@ class ResumableUpload(MeantForNamespace):
     path = models.CharField(_("path"), max_length=MAX_PATH_BYTES, blank=True, default="")
     scope = models.CharField(_("scope"), max_length=MAX_SCOPE_LENGTH, blank=True, default="")
     sha384 = models.CharField(_("declared SHA-384"), max_length=96, blank=True, default="")
-    content_type = models.CharField(_("content type"), max_length=255, blank=True, default="")
+    content_type = models.CharField(_("content type"), max_length=MAX_TYPE_LENGTH, blank=True, default="")
     metadata = models.JSONField(_("metadata"), blank=True, default=dict)
     length = models.PositiveBigIntegerField(_("length in bytes"), null=True, blank=True)
     offset = models.PositiveBigIntegerField(_("bytes arrived"), default=0)

@@ -14,6 +14,7 @@ from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from django_blobstore.descriptions import MAX_TYPE_LENGTH
 from django_blobstore.errors import CountBypassed
 from django_blobstore.namespaces import MAX_PATH_BYTES, MAX_SCOPE_LENGTH, MAX_USER_LENGTH, Namespace
 
@@ -229,7 +230,7 @@ class ManagedResource(InNamespace):
     resource = models.ForeignKey(
         Resource, verbose_name=_("content"), on_delete=models.PROTECT, related_name="references", db_index=False
     )
-    content_type = models.CharField(_("content type"), max_length=255, blank=True, default="")
+    content_type = models.CharField(_("content type"), max_length=MAX_TYPE_LENGTH, blank=True, default="")
     metadata = models.JSONField(_("metadata"), blank=True, default=dict)
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     modified_at = models.DateTimeField(_("modified at"), default=timezone.now)

@@ -14,6 +14,7 @@ from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser, JSONParser
 
 from django_blobstore import serving
+from django_blobstore.descriptions import MAX_TYPE_LENGTH
 from django_blobstore.digests import Readable, clean_hash
 from django_blobstore.rest.digest_fields import announced_digests
 from django_blobstore.rest.problems import Problem
@@ -51,7 +52,7 @@ def unannounced_body(request: HttpRequest) -> BodyReader | None:
 
 def kept_content_type(given: str, path: str) -> str:
     """Return the media type `given`, or else the one that the ending of `path` tells, or "" if none does."""
-    if len(given) <= 255 and serving.is_media_type(given):
+    if len(given) <= MAX_TYPE_LENGTH and serving.is_media_type(given):
         return given
     guessed, encoding = mimetypes.guess_type(path)
     return "" if encoding else guessed or ""

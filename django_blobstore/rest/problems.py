@@ -37,6 +37,8 @@ KNOWN: dict[type[errors.BlobstoreError], tuple[int, str]] = {
     errors.InvalidPath: (400, "invalid-path"),
     errors.InvalidHash: (400, "invalid-hash"),
     errors.InvalidNamespace: (400, "invalid-namespace"),
+    errors.InvalidContentType: (400, "invalid-content-type"),
+    errors.InvalidMetadata: (400, "invalid-metadata"),
     errors.RequestNotFound: (404, "request-not-found"),
     errors.RequestExpired: (410, "request-expired"),
     errors.ResponseMismatch: (409, "response-mismatch"),

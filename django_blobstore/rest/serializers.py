@@ -11,6 +11,7 @@ from rest_framework.exceptions import PermissionDenied
 
 from django_blobstore import serving
 from django_blobstore.access import holds
+from django_blobstore.descriptions import MAX_TYPE_LENGTH
 from django_blobstore.digests import clean_hash
 from django_blobstore.models import Bucket, ManagedResource
 from django_blobstore.namespaces import check_path
@@ -202,7 +203,7 @@ class ContentTypeField(TextField):
     default_error_messages = {"no_media_type": "It is a media type, like text/plain, or empty for none."}
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(allow_blank=True, max_length=255, **options)
+        super().__init__(allow_blank=True, max_length=MAX_TYPE_LENGTH, **options)
 
     def to_internal_value(self, data: Any) -> str:
         given = super().to_internal_value(data)
