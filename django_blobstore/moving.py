@@ -287,6 +287,11 @@ class _Move:
             self._report.passed_bytes += length
             self._show()
 
+    def _show_sign(self, length: int) -> None:
+        self._crew.go_on()
+        with self._lock:
+            self._show()
+
     def _read_back(self, resource: Resource, file: StoredFile, go_on: Callable[[int], object]) -> None:
         with self._target.get(file.path) as copy:
             reader = HashingReader(Passing(copy, go_on), algorithms=["sha384"])
@@ -296,7 +301,7 @@ class _Move:
 
     def _examine(self, resource: Resource, error: Exception) -> NoReturn:
         """Say why it could not be read, and mark it if it is damaged or missing."""
-        finding = verify(resource)
+        finding = verify(resource, on_read=self._show_sign)
         if finding:
             raise _Unmoved(finding) from error
         self._require(resource)

@@ -12,9 +12,11 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from django_blobstore.managed import ManagedStorage
+from django_blobstore.management import wording
 from django_blobstore.models import ManagedResource, Resource
 from tests import damage, servers
 from tests.stored import Stored
+from tests.streams import MIB, content_of
 from tests.test_audit_command import Terminal
 
 
@@ -102,6 +104,18 @@ def test_a_bar_moves_on_a_terminal(store: ManagedStorage) -> None:
     terminal = Terminal()
     run(stderr=terminal)
     assert "100% 10 bytes: 4 of 4" in terminal.getvalue()
+
+
+def test_the_bar_follows_the_bytes_of_a_long_content(
+    database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wording, "REDRAW_SECONDS", 0)
+    ManagedStorage().put_for_bucket("b", "long", content_of(3 * MIB))
+    terminal = Terminal()
+    run(stderr=terminal)
+    for number in (1, 2, 3):
+        assert f"0% {number}.0 MiB ({number * MIB:,} bytes): 0 of 1" in terminal.getvalue()
+    assert f"100% 3.0 MiB ({3 * MIB:,} bytes): 1 of 1" in terminal.getvalue()
 
 
 @pytest.mark.parametrize(

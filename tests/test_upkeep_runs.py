@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from django.core.files.base import File
+from django.core.files.storage import FileSystemStorage
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, Measurement, PendingFile, Ranking, Resource, UpkeepRun
 from django_blobstore.storages.gridfs_bucket import named_id
-from django_blobstore.upkeep import advance, audit, begin, measure, scrub, strangers, sweep
+from django_blobstore.upkeep import ScrubReport, advance, audit, begin, measure, scrub, strangers, sweep
 from tests import damage
 from tests.invariants import assert_settled, assert_sound, end_leases_and_graces
 from tests.stored import Stored, StoredInGridFS
+from tests.streams import MIB, content_of
 
 Kind = UpkeepRun.Kind
 AUDIT: Any = sys.modules["django_blobstore.upkeep.audit"]
@@ -80,6 +84,22 @@ def test_what_was_found_is_kept(database: str, stored: Stored) -> None:
     assert run.is_eventful
 
 
+def test_a_run_shows_signs_of_life_while_it_reads_a_long_content(
+    database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RUNS, "SECONDS_BETWEEN_SIGNS", 0)
+    put("long", content_of(3 * MIB))
+    seen: list[tuple[int, int]] = []
+
+    def look(report: ScrubReport) -> None:
+        seen.append((report.compared_bytes, report.bytes_under_way))
+        assert UpkeepRun.objects.get().progress_at > damage.LONG_AGO
+        UpkeepRun.objects.update(progress_at=damage.LONG_AGO)
+
+    scrub(on_progress=look)
+    assert seen == [(0, MIB), (0, 2 * MIB), (0, 3 * MIB), (3 * MIB, 0)]
+
+
 def test_an_error_is_told_in_the_row_and_raised(database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("The rim broke.")
@@ -134,6 +154,48 @@ def test_contents_are_compared_in_steps_and_the_damaged_ones_told(database: str,
     assert [finding["name"] for finding in run.findings] == [damaged.sha384]
     assert Resource.objects.filter(verified_at=None).count() == 0
     assert Resource.objects.damaged().get() == damaged
+
+
+def reading(monkeypatch: pytest.MonkeyPatch, look: Callable[[], object]) -> None:
+    """Have `look` called at each read of a file in a directory."""
+
+    class Watched(File):  # type: ignore[type-arg]  # Django's own class takes no arguments
+        def read(self, *args: Any) -> bytes:
+            look()
+            return cast("bytes", self.file.read(*args))
+
+    itself: Any = FileSystemStorage._open  # type: ignore[attr-defined]
+    monkeypatch.setattr(FileSystemStorage, "_open", lambda *args: Watched(itself(*args)))
+
+
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_a_step_that_reads_a_long_content_keeps_its_run(
+    database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RUNS, "SECONDS_BETWEEN_SIGNS", 0)
+    put("long", content_of(3 * MIB))
+    leases: list[Any] = []
+    reading(monkeypatch, lambda: leases.append(UpkeepRun.objects.get().lease_until))
+    run = begin(Kind.SCRUB)
+    through(run)
+    assert len(leases) == len(set(leases)) > 3
+    assert run.figures == {"compared": 1, "compared_bytes": 3 * MIB}
+
+
+@pytest.mark.parametrize("storage_kind", ["files"])
+def test_a_step_whose_run_another_has_taken_stops_reading_and_marks_nothing(
+    database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RUNS, "SECONDS_BETWEEN_SIGNS", 0)
+    resource = put("long", content_of(3 * MIB)).resource
+    reads: list[int] = []
+    reading(monkeypatch, lambda: reads.append(UpkeepRun.objects.update(lease_until=damage.LONG_AGO)))
+    run = begin(Kind.SCRUB)
+    assert not advance(run)
+    assert len(reads) == 1
+    resource.refresh_from_db()
+    assert (resource.verified_at, resource.damaged_at) == (None, None)
+    assert not UpkeepRun.objects.get().findings
 
 
 def test_chosen_contents_and_damaged_ones_can_be_verified_alone(database: str, stored: Stored) -> None:
@@ -231,7 +293,7 @@ def test_a_large_content_at_which_steps_die_is_read_once_and_the_others_after_it
     large, small = put("large", b"x" * 100).resource, put("small", b"y").resource
     asked: list[int] = []
 
-    def die_at_large(resource: Resource) -> None:
+    def die_at_large(resource: Resource, **_: Any) -> None:
         asked.append(resource.pk)
         if resource.pk == large.pk:
             raise Killed
@@ -253,7 +315,7 @@ def test_a_step_that_was_taken_for_dead_stops_and_writes_nothing(
     monkeypatch.setattr(STEPS, "SMALL", 0)
     put("a", b"a"), put("b", b"b")
 
-    def be_overtaken(resource: Resource) -> None:
+    def be_overtaken(resource: Resource, **_: Any) -> None:
         UpkeepRun.objects.update(lease_until=timezone.now() + timedelta(hours=1))
 
     monkeypatch.setattr(STEPS, "verify", be_overtaken)

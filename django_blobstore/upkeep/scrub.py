@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -19,7 +20,7 @@ from django_blobstore.digests import HashingReader
 from django_blobstore.errors import BlobstoreError
 from django_blobstore.failpoints import reach
 from django_blobstore.models import Resource, ResourceQuerySet, UpkeepRun
-from django_blobstore.resource_storage import ResourceStorage
+from django_blobstore.resource_storage import BLOCK_SIZE, ResourceStorage
 from django_blobstore.storages.hooks import DamagedFile
 from django_blobstore.tracing import traced
 from django_blobstore.upkeep.findings import Finding, Findings, Kind
@@ -34,12 +35,16 @@ PATIENCE = 3
 
 @dataclass
 class ScrubReport:
-    """What a scrub read; `total` is how many contents it was to compare, `unmarked` how many were wrongly marked."""
+    """What a scrub read; `total` is how many contents it was to compare, `unmarked` how many were wrongly marked.
+
+    Of the content that is being read `bytes_under_way` have been.
+    """
 
     total: int = 0
     compared: int = 0
     compared_bytes: int = 0
     unmarked: int = 0
+    bytes_under_way: int = 0
     findings: Findings = field(default_factory=Findings)
 
     @property
@@ -76,7 +81,7 @@ def scrub(
 
     A later scrub goes on where this one stopped, was killed, or reached `max_duration`; a file once begun is read to
     its end. A wrong mark is taken away. `on_finding` hears of each content that is not sound, `on_progress` is called
-    after each content with the report so far. `origin` says in the row of the run who began it.
+    with the report so far, while bytes pass and after each content. `origin` says in the row of the run who began it.
     """
     with recorded(UpkeepRun.Kind.SCRUB, origin) as record:
 
@@ -96,12 +101,18 @@ def scrub(
     return report
 
 
-def verify(resource: Resource) -> Finding | None:
+def verify(resource: Resource, *, on_read: Callable[[int], object] | None = None) -> Finding | None:
     """Read the bytes of `resource`, mark what comes out, and return what is wrong with them, if anything.
 
-    None, too, if it was removed or got other bytes meanwhile.
+    None, too, if it was removed or got other bytes meanwhile. `on_read` hears how many bytes each read gave; what it
+    raises ends the reading, and nothing is marked.
     """
-    finding = _examine(resource)
+    examination = _Examination(resource)
+    with closing(examination.reads()) as reads:
+        for length in reads:
+            if on_read:
+                on_read(length)
+    finding = examination.finding
     reach("scrub.read")
     catalog = ResourceCatalog()
     if finding is None:
@@ -133,8 +144,7 @@ class _Scrub:
             if self._report.compared >= self._report.total or time.monotonic() >= self._deadline:
                 break
             self._take(resource)
-            if self._on_progress:
-                self._on_progress(self._report)
+            self._show()
         return self._report
 
     def _oldest_first(self) -> Iterator[Resource]:
@@ -158,7 +168,7 @@ class _Scrub:
             finding: Finding | None = _finding(resource, Kind.UNREAD, "its storage did not answer before")
         else:
             was_marked = resource.damaged_at is not None
-            finding = verify(resource)
+            finding = self._verify(resource)
             self._report.unmarked += was_marked and finding is None
         if finding and finding.kind is Kind.UNREAD:
             self._failures[resource.storage] = self._failures.get(resource.storage, 0) + 1
@@ -171,32 +181,57 @@ class _Scrub:
             if self._on_finding:
                 self._on_finding(finding)
 
+    def _verify(self, resource: Resource) -> Finding | None:
+        try:
+            return verify(resource, on_read=self._pass)
+        finally:
+            # From here on they are among the bytes of what was compared, or nowhere.
+            self._report.bytes_under_way = 0
 
-def _examine(resource: Resource) -> Finding | None:
-    storage = ResourceStorage(resource.storage)
-    try:
-        reader = _read(storage, resource)
-    except DamagedFile as error:
-        return _finding(resource, Kind.FILE_OF_OTHER_LENGTH, str(error))
-    except (Error, BlobstoreError):
-        raise
-    except FileNotFoundError as error:
-        return _absent(storage, resource, error)
-    except Exception as error:
-        logger.exception("Resource %s could not be read from storage %r.", resource.pk, resource.storage)
-        return _finding(resource, Kind.UNREAD, str(error) or type(error).__name__)
+    def _pass(self, length: int) -> None:
+        self._report.bytes_under_way += length
+        self._show()
+
+    def _show(self) -> None:
+        if self._on_progress:
+            self._on_progress(self._report)
+
+
+class _Examination:
+    """One reading of the bytes of `resource`; at its end `finding` says what is wrong with them."""
+
+    def __init__(self, resource: Resource) -> None:
+        self.finding: Finding | None = None
+        self._resource = resource
+        self._storage = ResourceStorage(resource.storage)
+
+    def reads(self) -> Generator[int]:
+        """Yield how many bytes each read gave. What is raised between two reads is no fault of the storage."""
+        resource = self._resource
+        try:
+            with self._storage.get(resource.path) as file:
+                reader = HashingReader(file, algorithms=["sha384"])
+                while block := reader.read(BLOCK_SIZE):
+                    yield len(block)
+        except DamagedFile as error:
+            self.finding = _finding(resource, Kind.FILE_OF_OTHER_LENGTH, str(error))
+        except (Error, BlobstoreError):
+            raise
+        except FileNotFoundError as error:
+            self.finding = _absent(self._storage, resource, error)
+        except Exception as error:
+            logger.exception("Resource %s could not be read from storage %r.", resource.pk, resource.storage)
+            self.finding = _finding(resource, Kind.UNREAD, str(error) or type(error).__name__)
+        else:
+            self.finding = _difference(resource, reader)
+
+
+def _difference(resource: Resource, reader: HashingReader) -> Finding | None:
     if reader.length != resource.length:
         return _finding(resource, Kind.FILE_OF_OTHER_LENGTH, f"it has {reader.length} bytes")
     if reader.sha384 != resource.sha384:
         return _finding(resource, Kind.FILE_OF_OTHER_HASH, f"its bytes have the SHA-384 {reader.sha384}")
     return None
-
-
-def _read(storage: ResourceStorage, resource: Resource) -> HashingReader:
-    with storage.get(resource.path) as file:
-        reader = HashingReader(file, algorithms=["sha384"])
-        reader.drain()
-    return reader
 
 
 def _absent(storage: ResourceStorage, resource: Resource, error: FileNotFoundError) -> Finding:

@@ -160,7 +160,7 @@ def _compare(step: _Step, resource: Resource, failures: dict[str, int]) -> None:
     finding: Finding | None = None
     is_unread = failures.get(resource.storage, 0) >= PATIENCE
     if not is_unread:
-        finding = verify(resource)
+        finding = verify(resource, on_read=lambda _: step.show("contents", step.run.done, step.run.total))
         is_unread = finding is not None and finding.kind is Kind.UNREAD
     failures[resource.storage] = failures.get(resource.storage, 0) + 1 if is_unread else 0
     if finding:

@@ -42,7 +42,7 @@ class Command(BaseCommand):
             max_duration=None if max_duration is None else timedelta(seconds=max_duration),
             origin=UpkeepRun.Origin.COMMAND,
             on_finding=teller.tell,
-            on_progress=lambda report: bar.show(sized(report.compared_bytes), report.compared, report.total),
+            on_progress=lambda report: bar.show(_progress(report), report.compared, report.total),
         )
         told = ("total", "compared", "compared_bytes", "unmarked", "damaged", "missing", "unread")
         teller.finish({name: getattr(report, name) for name in told}, report.findings, _headline(report))
@@ -50,6 +50,10 @@ class Command(BaseCommand):
             raise CommandError(
                 f"{counted(report.damaged, 'content')} damaged, {report.missing:,} missing, {report.unread:,} unread."
             )
+
+
+def _progress(report: ScrubReport) -> str:
+    return sized(report.compared_bytes + report.bytes_under_way)
 
 
 def _headline(report: ScrubReport) -> str:
