@@ -32,6 +32,11 @@ def assert_sound(stored: Stored) -> None:
 def assert_settled(stored: Stored) -> None:
     """End every lease and grace period, sweep, and fail unless rules 1 to 5 hold."""
     end_leases_and_graces()
+    assert_swept(stored)
+
+
+def assert_swept(stored: Stored) -> None:
+    """Sweep, and fail unless rules 1 to 4 hold and nothing is pending any more."""
     report = sweep()
     wrong = [f"the sweep could not delete {report.failed_files} files"] if report.failed_files else []
     wrong += [f"still pending after the sweep: {_told(row)}" for row in PendingFile.objects.all()]

@@ -27,6 +27,8 @@ from example_project import processes
 from tests.routers import OneDatabase
 from tests.settings import DEPLOYMENT_VARIABLE
 
+# A client may take long between two requests, and a server that is about to hang up would lose the second.
+SECONDS_OF_IDLING = 240
 GUNICORN = (
     "gunicorn",
     "example_project.wsgi",
@@ -34,8 +36,17 @@ GUNICORN = (
     "--worker-class=gthread",
     "--threads=8",
     "--no-control-socket",
+    f"--keep-alive={SECONDS_OF_IDLING}",
+    f"--timeout={SECONDS_OF_IDLING}",
 )
-UVICORN = ("uvicorn", "example_project.asgi:application", "--host=127.0.0.1", "--port=0", "--lifespan=off")
+UVICORN = (
+    "uvicorn",
+    "example_project.asgi:application",
+    "--host=127.0.0.1",
+    "--port=0",
+    "--lifespan=off",
+    f"--timeout-keep-alive={SECONDS_OF_IDLING}",
+)
 SECONDS_TO_START = 30
 
 

@@ -56,7 +56,7 @@ def test_without_any_of_them_the_package_is_what_it_is() -> None:
         "import django\n", "import tests.settings as s; s.INSTALLED_APPS.remove('tests.gallery')\nimport django\n"
     )
     environment = {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "tests.settings", "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] in ("function", "Task")
 
@@ -164,5 +164,5 @@ print(span.name, span.status.status_code.name, span.events[0].name)
 def test_opentelemetry_hears_of_operations_and_their_errors() -> None:
     pytest.importorskip("opentelemetry.sdk")
     environment = {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "tests.settings", "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", SPANS], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", SPANS], env=environment, capture_output=True, text=True, timeout=240)
     assert done.stdout.split() == ["blobstore.put", "ERROR", "exception"], done.stderr

@@ -50,7 +50,7 @@ def test_every_query_goes_to_the_database_under_test(database: str) -> None:
 @pytest.mark.parametrize("storage_kind", ["files"])
 def test_a_site_shares_the_database(database: str, stored: Stored, server: tuple[str, ...]) -> None:
     get_user_model().objects.create_superuser("chief", password="secret")
-    with servers.site(server) as site, httpx.Client(base_url=site.url, follow_redirects=True) as client:
+    with servers.site(server) as site, httpx.Client(base_url=site.url, follow_redirects=True, timeout=120) as client:
         token = _token(client)
         form = {"username": "chief", "password": "secret", "csrfmiddlewaretoken": token, "next": "/admin/"}
         assert "Log out" in client.post("/admin/login/", data=form).text

@@ -228,7 +228,7 @@ class Endless(io.RawIOBase):
 
 def refused(when: Event) -> io.BytesIO:
     """Fail to open a file, since its storage is away, once it is time."""
-    assert when.wait(60)
+    assert when.wait(240)
     raise ConnectionRefusedError("Nobody is there.")
 
 
@@ -580,7 +580,7 @@ def wait_for_lines(file: Path, number: int) -> None:
     wait_until(lambda: file.exists() and file.read_bytes().count(b"\n") >= number, pause=0.01)
 
 
-def wait_until(is_so: Callable[[], bool], *, pause: float = 0.1, seconds: float = 60) -> None:
+def wait_until(is_so: Callable[[], bool], *, pause: float = 0.1, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, "it does not get there"

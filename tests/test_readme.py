@@ -89,7 +89,7 @@ def test_the_curl_lines_work_as_they_stand(database: str, stored: Stored) -> Non
     get_user_model().objects.create_superuser("admin", password="blobstore-demo")
     with servers.site() as site:
         script = block_with("bash", "curl").replace("http://127.0.0.1:8000", site.url)
-        done = subprocess.run(["bash", "-ec", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["bash", "-ec", script], cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert '"docs/readme.md"' in done.stdout
     assert README[:18] in done.stdout

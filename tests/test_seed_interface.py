@@ -40,7 +40,7 @@ from tests.together import in_background
 BUCKET = uuid4()
 CONTENT = b"The quick brown fox jumps over the lazy dog"
 HASH = sha384(CONTENT)
-SECONDS = 60
+SECONDS = 240
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ class TestOnOneKindOfStorage:
             leave(stored, "aa/two", "aa/three")
             assert process.stdout.readline().startswith("Deleted ")
             process.send_signal(asked_by)
-            output, errors = process.communicate(timeout=60)
+            output, errors = process.communicate(timeout=240)
         assert (process.returncode, errors) == (0, "")
         assert all(line.startswith("Deleted 1 file,") for line in output.splitlines())
 
@@ -143,7 +143,7 @@ class TestOnOneKindOfStorage:
             assert process.stdout is not None
             assert [process.stdout.readline()[:15] for _ in range(3)] == ["Deleted 0 files"] * 3
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+            assert process.wait(240) == 0
 
     def test_it_ends_badly_if_the_last_round_could_not_delete_a_file(self, stored: Stored) -> None:
         leave(stored, "aa/far", storage="elsewhere")
@@ -151,7 +151,7 @@ class TestOnOneKindOfStorage:
             assert process.stdout is not None
             assert process.stdout.readline().startswith("Deleted 0 files,")
             process.send_signal(signal.SIGTERM)
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=240)
         assert process.returncode == 1
         assert "1 file could not be deleted" in errors
 
@@ -161,4 +161,4 @@ class TestOnOneKindOfStorage:
             for _ in range(2):
                 assert process.stderr.readline().startswith("The catalog cannot be reached, the next round tries again")
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+            assert process.wait(240) == 0

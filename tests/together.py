@@ -16,7 +16,7 @@ from django.db import connections
 from tests.servers import deployment
 from tests.settings import DEPLOYMENT_VARIABLE
 
-SECONDS = 120
+SECONDS = 240
 CHILD = """
 import sys, django
 from django.utils.module_loading import import_string

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests import servers
 from tests.client.wires import Wire
 from tests.conftest import need
 from tests.faults.tcp_proxy import TcpProxy
+from tests.idleness import wait_until_idle
 from tests.rest import api
 from tests.routers import OneDatabase
 from tests.settings import HAS_POSTGRESQL
@@ -49,9 +51,11 @@ def kept_site() -> Iterator[Callable[[str], servers.Site]]:
 
 
 @pytest.fixture
-def site(database: str, stored: Stored, kept_site: Callable[[str], servers.Site]) -> servers.Site:
+def site(database: str, stored: Stored, kept_site: Callable[[str], servers.Site]) -> Iterator[servers.Site]:
     """The REST interface under gunicorn."""
-    return kept_site(servers.deployment())
+    site = kept_site(servers.deployment())
+    yield site
+    wait_until_idle(site)
 
 
 @pytest.fixture
@@ -102,6 +106,14 @@ def home(wire: Wire, token: str, tmp_path: Path) -> dict[str, str]:
 def empty_home(tmp_path: Path) -> dict[str, str]:
     """The environment of one that is not logged in."""
     return nobodys_home(tmp_path)
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """A URL at which nobody answers, and nobody else can begin to."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}/"
 
 
 def nobodys_home(directory: Path) -> dict[str, str]:

@@ -87,7 +87,7 @@ def test_a_cancelled_call_ends_in_its_thread_too(
         calls.append(stage)
         if stage == "send":
             sending.set()
-            cancelled.wait(10)
+            cancelled.wait(120)
 
     cancelled = threading.Event()
 

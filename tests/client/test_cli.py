@@ -27,7 +27,6 @@ from django_blobstore.models import Bucket, ManagedResource
 from tests.client.wires import HEADERS, Wire
 from tests.conftest import need
 from tests.rest import api
-from tests.servers import free_port
 from tests.streams import content_of, sha384
 
 CONTENT = content_of(5000)
@@ -234,11 +233,13 @@ def test_who_may_not_is_told_so(home: dict[str, str], bucket: Bucket, file: Path
     assert "Ask the owner" in result.stderr
 
 
-def test_what_would_be_waited_for_in_silence_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_would_be_waited_for_in_silence_is_told(
+    nobody: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("django_blobstore.client.transport._ATTEMPTS", 2)
     told: list[tuple[Exception, float]] = []
     with (
-        Client(f"http://127.0.0.1:{free_port()}/", "token", state=tmp_path, on_wait=lambda *of: told.append(of)) as one,
+        Client(nobody, "token", state=tmp_path, on_wait=lambda *of: told.append(of)) as one,
         pytest.raises(Unreachable) as raised,
     ):
         one.buckets()
@@ -247,16 +248,15 @@ def test_what_would_be_waited_for_in_silence_is_told(monkeypatch: pytest.MonkeyP
     assert 0 < seconds < 1
 
 
-def test_nobody_there_has_a_code_of_its_own(home: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_there_has_a_code_of_its_own(nobody: str, home: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("django_blobstore.client.transport._ATTEMPTS", 1)
-    nobody = {"BLOBSTORE_URL": f"http://127.0.0.1:{free_port()}/"}
-    assert "cannot be reached" in invoke(home | nobody, "ls", code=6).stderr
+    assert "cannot be reached" in invoke(home | {"BLOBSTORE_URL": nobody}, "ls", code=6).stderr
 
 
 def test_the_installed_command_is_this_one() -> None:
     command = Path(sys.executable).parent / "blobstore"
     need(command.exists(), "installed package with its blobstore command")
-    done = subprocess.run([command, "--help"], env=os.environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([command, "--help"], env=os.environ, capture_output=True, text=True, timeout=240)
     assert all(name in done.stdout for name in blobstore.commands)
     assert set(blobstore.commands) == {
         *("login", "ls", "mb", "put", "get", "rm", "cp", "mv", "stat", "verify", "sync"),

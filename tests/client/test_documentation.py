@@ -34,7 +34,7 @@ def logged_out(empty_home: dict[str, str], token: str) -> dict[str, str]:
 def test_every_example_runs_as_it_stands(logged_out: dict[str, str], wire: Wire, tmp_path: Path) -> None:
     script = COMMAND + "".join(blocks("bash")).replace("http://127.0.0.1:8000/api", wire.url)
     done = subprocess.run(
-        ["bash", "-euc", script], cwd=tmp_path, env=logged_out, capture_output=True, text=True, timeout=120
+        ["bash", "-euc", script], cwd=tmp_path, env=logged_out, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     assert "2 unchanged; 0 bytes carried" in done.stdout
@@ -42,7 +42,7 @@ def test_every_example_runs_as_it_stands(logged_out: dict[str, str], wire: Wire,
     assert ManagedResource.objects.get().path == "backup/notes/one.txt"
     for code in blocks("python"):
         command = [sys.executable, "-c", code]
-        ran = subprocess.run(command, cwd=tmp_path, env=logged_out, capture_output=True, text=True, timeout=60)
+        ran = subprocess.run(command, cwd=tmp_path, env=logged_out, capture_output=True, text=True, timeout=240)
         assert ran.returncode == 0, ran.stderr
         assert "removed" in ran.stdout or "404 resource-not-found" in ran.stdout
     assert not Resource.objects.exists()

@@ -23,7 +23,7 @@ sys.meta_path.insert(0, Missing())
 
 def alone(code: str, *arguments: str) -> str:
     command = [sys.executable, "-c", ALONE + code, *arguments]
-    done = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

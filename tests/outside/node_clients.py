@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SECONDS = 120
+SECONDS = 240
 
 
 def available() -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.conftest import need
 from tests.rest import api
 
-SECONDS = 120
+SECONDS = 240
 USER = f"root:{api.PASSWORD}"
 
 

@@ -35,7 +35,7 @@ from tests.stored import ALIAS, in_s3
 from tests.test_contract import wrong
 
 PAGE = "deployment.md"
-SECONDS = 60
+SECONDS = 240
 SECRET = "change-me"
 CONTENT = b"0123456789" * 100_000
 MAIN, OTHER = "files.example.org", "content.example.net"

@@ -11,6 +11,8 @@ from rest_framework.test import APIClient
 from tests.servers import Site
 
 PASSWORD = "x"
+# A connection for each request: a server may close one whose request it refused before it had read the body.
+ONE_BY_ONE = httpx.Limits(max_keepalive_connections=0)
 
 
 def person(name: str, *permissions: str) -> User:
@@ -37,7 +39,7 @@ def client(user: User | None = None) -> APIClient:
 
 def remote(site: Site, user: str = "root") -> httpx.Client:
     """Return a client of the REST interface of `site`, whose URLs are relative to it."""
-    return httpx.Client(base_url=f"{site.url}/api/", auth=(user, PASSWORD), timeout=60)
+    return httpx.Client(base_url=f"{site.url}/api/", auth=(user, PASSWORD), timeout=120, limits=ONE_BY_ONE)
 
 
 def put(client: APIClient, url: str, content: bytes = b"content", **headers: Any) -> Any:

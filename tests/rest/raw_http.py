@@ -11,7 +11,7 @@ from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
-SECONDS = 30
+SECONDS = 120
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def test_only_who_may_view_objects_is_sent_content_by_its_hash(
     with api.remote(site, "stranger") as client:
         answer = client.get(by_hash + sha384(b"content"))
         assert (answer.status_code, answer.json()["code"]) == (404, "bucket-not-found")
-    assert httpx.get(f"{site.url}/api/{by_hash}{sha384(b'content')}").status_code == 401
+    assert httpx.get(f"{site.url}/api/{by_hash}{sha384(b'content')}", timeout=120).status_code == 401
 
 
 def test_methods_that_change_something_are_not_there(http: httpx.Client, by_hash: str) -> None:

@@ -183,7 +183,7 @@ def test_a_doomed_upload_is_refused_before_its_body_is_sent(
     big = (f"Content-Length: {1024**4}", "If-None-Match: *")
     assert send(url, head("PUT", url, f"{objects}x", *big)).status == 412
     address = urlsplit(site.url)
-    with socket.create_connection((address.hostname or "", address.port or 0), timeout=30) as connection:
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=120) as connection:
         connection.sendall(head("PUT", url, f"{objects}x", *big, "Expect: 100-continue"))
         said = b""
         while b"precondition-failed" not in said and (block := connection.recv(65536)):

@@ -36,7 +36,7 @@ def test_each_line_is_answered_with_the_status_it_states(site: servers.Site, sto
     get_user_model().objects.create_superuser("admin", password="blobstore-demo")
     script = "".join(blocks("bash")).replace("http://127.0.0.1:8000", site.url)
     lines = [line for line in script.splitlines() if "curl " in line]
-    done = subprocess.run(["bash", "-uc", CURL + script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["bash", "-uc", CURL + script], cwd=tmp_path, capture_output=True, text=True, timeout=240)
     statuses = re.findall(r"^status (\d+)$", done.stderr, re.MULTILINE)
     assert list(zip(statuses, lines, strict=True)) == [(line[-3:], line) for line in lines]
     assert not ManagedResource.objects.exists()
@@ -54,7 +54,7 @@ def test_the_proof_in_python_brings_an_object_without_its_bytes(
     (code,) = [block for block in blocks("python") if "hmac" in block]
     basic = "Basic " + b64encode(b"root:x").decode()
     command = [sys.executable, "-c", code, url, basic, "proven", "hello.txt"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.stdout == "proven 1300\n", done.stderr
     there, proven = ManagedResource.objects.order_by("-path")
     assert there.resource == proven.resource

@@ -21,7 +21,7 @@ SETTINGS = "--settings=example_project.settings"
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=240)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_nothing_needs_drf_spectacular() -> None:
         env={"DJANGO_SETTINGS_MODULE": "tests.settings"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
 
@@ -107,7 +107,7 @@ def test_nothing_needs_drf_spectacular() -> None:
 def test_the_page_of_it_loads_everything_from_its_own_site() -> None:
     with (
         servers.site(env={"DJANGO_SETTINGS_MODULE": "example_project.settings"}) as site,
-        httpx.Client(base_url=site.url) as client,
+        httpx.Client(base_url=site.url, timeout=240) as client,
     ):
         page = client.get("/api/docs/").raise_for_status().text
         loaded = re.findall(r'(?:src|href)="([^"]+)"', page)

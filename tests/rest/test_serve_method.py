@@ -91,7 +91,7 @@ def front(
         assert locations.count("/srv/blobs/") == 1
         locations = locations.replace("/srv/blobs/", f"{stored.directory}/")
     base = kept_front(deployment(), locations).url
-    with httpx.Client(base_url=base, auth=("root", api.PASSWORD), timeout=60) as client:
+    with httpx.Client(base_url=base, auth=("root", api.PASSWORD), timeout=120, limits=api.ONE_BY_ONE) as client:
         yield client
 
 
@@ -221,12 +221,12 @@ def test_s3_itself_sends_what_we_redirect_to_under_our_headers(url: str, stored:
     answer = get(url)
     assert (answer.status_code, answer["Cache-Control"]) == (302, "no-store")
     assert "X-Amz-Expires=60" in answer["Location"]
-    got = httpx.get(answer["Location"], timeout=60)
+    got = httpx.get(answer["Location"], timeout=120)
     assert got.content == CONTENT
     assert got.headers["content-type"] == "image/png"
     assert got.headers["content-disposition"] == 'inline; filename="na me.png"'
     assert got.headers["cache-control"] == "private, no-cache, no-transform"
-    part = httpx.get(answer["Location"], headers={"Range": "bytes=13-999"}, timeout=60)
+    part = httpx.get(answer["Location"], headers={"Range": "bytes=13-999"}, timeout=120)
     assert (part.status_code, part.content) == (206, CONTENT[13:1000])
 
 
@@ -295,7 +295,9 @@ def apache_front(database: str, bucket: Bucket, settings: Settings) -> Iterator[
         assert directives.count("/srv/blobs") == 1
         directives = directives.replace("/srv/blobs", str(stored.directory))
         base = stack.enter_context(apache(Path(directory, "apache"), directives))
-        yield stack.enter_context(httpx.Client(base_url=f"{base}/api/", auth=("root", api.PASSWORD), timeout=60))
+        yield stack.enter_context(
+            httpx.Client(base_url=f"{base}/api/", auth=("root", api.PASSWORD), timeout=120, limits=api.ONE_BY_ONE)
+        )
 
 
 def test_apache_sends_files_and_ranges_under_our_headers(apache_front: httpx.Client) -> None:

@@ -103,7 +103,7 @@ def test_requests_do_not_wait_for_each_other_to_learn_where_they_are() -> None:
     """Until Python 3.12 `functools.cached_property` has one lock for all instances, held while it asks the database."""
 
     class Meeting:
-        both_ask = Barrier(2, timeout=30)
+        both_ask = Barrier(2, timeout=120)
 
         @property
         def user(self) -> User:

@@ -39,11 +39,7 @@ def checksum(algorithm: str, content: bytes) -> str:
 
 @pytest.fixture
 def client(site: Site) -> Any:
-    # Gunicorn closes a connection whose request was refused before its body was read, without a word.
-    one_by_one = httpx.Limits(max_keepalive_connections=0)
-    with httpx.Client(
-        base_url=f"{site.url}/api/", auth=("root", api.PASSWORD), timeout=60, limits=one_by_one
-    ) as client:
+    with api.remote(site) as client:
         client.headers.update(VERSION)
         yield client
 
