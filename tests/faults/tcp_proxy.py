@@ -74,9 +74,9 @@ class TcpProxy:
         self._trap = Trap(way, direction, after, for_all)
         return self._trap
 
-    def heal(self) -> None:
-        """Let new connections pass; those that were stalled are reset."""
-        self._trap = None
+    def heal(self, following: Trap | None = None) -> None:
+        """Let new connections pass, as far as the `following` trap; those that were stalled are reset."""
+        self._trap = following
         self._do(self._reset_stalled())
 
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:

@@ -16,11 +16,13 @@ import time
 from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import psutil
 from tusclient.client import TusClient
 
 from tests.benchmarks.ground import MIB, deployment, peak_mib
+from tests.faults.tcp_proxy import TO_SERVER, TcpProxy, Trap
 
 if TYPE_CHECKING:
     from tests.servers import Site
@@ -77,27 +79,31 @@ def upload(site: Site, file: Numbered, path: str) -> Figures:
     """Upload `file` as the object at `path` of `USER` and kill all workers at a third and at two thirds of it."""
     figures = Figures()
     over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(site, file.length, figures, over))
-    watcher.start()
-    began = time.monotonic()
-    try:
-        credentials = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        client = TusClient(f"{site.url}/api/uploads/", headers={"Authorization": f"Basic {credentials}"})
-        about = {"metadata": {"path": path}, "chunk_size": CHUNK, "retries": 100, "retry_delay": 0.5}
-        client.uploader(file_stream=io.BufferedReader(file), **about).upload()
-    finally:
-        over.set()
-        watcher.join()
-    figures.seconds = time.monotonic() - began
+    with TcpProxy(urlsplit(site.url).port or 0) as way:
+        # No more than this passes before somebody is killed, however late the watcher is.
+        thirds = [Trap("stalled", TO_SERVER, file.length // 3, for_all=True) for _ in range(2)]
+        way.heal(thirds[0])
+        watcher = threading.Thread(target=_watch, args=(site, way, thirds, figures, over))
+        watcher.start()
+        began = time.monotonic()
+        try:
+            credentials = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+            url = f"http://127.0.0.1:{way.port}/api/uploads/"
+            client = TusClient(url, headers={"Authorization": f"Basic {credentials}"})
+            about = {"metadata": {"path": path}, "chunk_size": CHUNK, "retries": 100, "retry_delay": 0.5}
+            client.uploader(file_stream=io.BufferedReader(file), **about).upload()
+        finally:
+            over.set()
+            watcher.join()
+        figures.seconds = time.monotonic() - began
     return figures
 
 
-def _watch(site: Site, length: int, figures: Figures, over: threading.Event) -> None:
+def _watch(site: Site, way: TcpProxy, thirds: list[Trap], figures: Figures, over: threading.Event) -> None:
     from django.db import connections
 
     from django_blobstore.models import ResumableUpload
 
-    thirds = [length // 3, 2 * length // 3]
     while not over.wait(0.05):
         workers = psutil.Process(site.process.pid).children()
         for worker in workers:
@@ -105,11 +111,12 @@ def _watch(site: Site, length: int, figures: Figures, over: threading.Event) -> 
         upload = ResumableUpload.objects.first()
         if upload and upload.state == ResumableUpload.State.FINISHING:
             figures.finishing += 0.05
-        if thirds and upload and upload.offset >= thirds[0]:
+        if thirds and thirds[0].is_sprung and workers:
             thirds.pop(0)
             for worker in workers:
                 os.kill(worker.pid, signal.SIGKILL)
                 figures.killed.append(worker.pid)
+            way.heal(thirds[0] if thirds else None)
     connections.close_all()
 
 
