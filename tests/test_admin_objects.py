@@ -197,6 +197,25 @@ def test_a_description_that_makes_no_sense_is_refused(
 
 
 @files_only
+@pytest.mark.parametrize("loss", ["file", "storage"])
+def test_the_page_of_an_object_whose_bytes_cannot_be_read_has_no_preview(
+    database: str, stored: Stored, loss: str
+) -> None:
+    managed = put("one.txt", b"its text", content_type="text/plain")
+    address = page(ManagedResource, "change", managed.pk)
+    client = administrator()
+    assert "its text" in text(client.get(address))
+    if loss == "file":
+        stored.clear()
+    else:
+        Resource.objects.update(storage="gone")
+    shown = client.get(address)
+    assert shown.status_code == 200
+    assert "its text" not in text(shown)
+    assert "one.txt" in text(shown)
+
+
+@files_only
 def test_metadata_left_empty_is_an_empty_object(database: str, stored: Stored) -> None:
     managed = put("one", metadata={"by": "Ada"})
     administrator().post(page(ManagedResource, "change", managed.pk), {"content_type": "", "metadata": ""})

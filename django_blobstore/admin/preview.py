@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from django.core.files.storage import InvalidStorageError
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
@@ -57,7 +56,7 @@ def _text_of(managed: ManagedResource) -> Preview:
     resource = managed.resource
     try:
         start = ResourceStorage(resource.storage).read_range(resource.path, 0, min(TEXT_BYTES, resource.length))
-    except (OSError, InvalidStorageError):
+    except OSError:
         return Preview()
     if b"\0" in start:
         return Preview()
