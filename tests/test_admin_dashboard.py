@@ -201,6 +201,14 @@ def test_what_is_due_next_follows_from_the_last_run(database: str, stored: Store
     assert lines["audit"].due_at is None
 
 
+def test_whoever_may_begin_a_run_is_told_what_mending_does_to_references_of_programs(
+    database: str, stored: Stored
+) -> None:
+    client = administrator()
+    for address in (page(Measurement, "changelist"), page(UpkeepRun, "changelist")):
+        assert "blobstore_audit --fix --outside-references" in plain(client.get(address))
+
+
 @pytest.mark.parametrize("what", list(upkeep.OFFERED))
 def test_each_button_begins_a_run_that_steps_bring_to_its_end(database: str, stored: Stored, what: str) -> None:
     put("a", b"1")
