@@ -22,7 +22,7 @@ from tests.stored import Stored, used_by_all
 HERE = Path(__file__).parent
 DATABASE = "postgresql" if HAS_POSTGRESQL else "sqlite"
 # Nothing is to depend on how quick a machine is: what is expected may take long to come.
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)
 UNDER_A_POLICY = {"DJANGO_SETTINGS_MODULE": "tests.browser.settings"}
 
 

@@ -67,11 +67,14 @@ def follow(page: Page, way: Locator, key: str = "") -> None:
 
 
 def names(page: Page) -> list[str]:
-    """Return the names that the browser lists, in order."""
+    """Return the names that the browser lists, in order, once the whole page is there."""
+    page.wait_for_load_state()
     return page.locator(".blobstore-entries th a").all_inner_texts()
 
 
 def figures(page: Page) -> str:
+    """Return the figures that a page tells, once the whole page is there."""
+    page.wait_for_load_state()
     return " ".join(page.locator("dl.blobstore-figures").inner_text().split())
 
 
@@ -86,7 +89,7 @@ def test_a_bucket_is_walked_through_page_by_page_by_a_path_and_by_a_search(
 ) -> None:
     load_bucket("archive", objects=4_500, contents=100)
     page.goto(admin_url(Bucket, "changelist"))
-    page.get_by_role("link", name="Browse").click()
+    follow(page, page.get_by_role("link", name="Browse"))
     expect(page.locator(".blobstore-totals")).to_contain_text("4,500 objects")
     assert names(page)[:3] == ["clients/", "inbox/", "logs/"]
     follow(page, page.get_by_role("link", name="inbox/"))
@@ -192,7 +195,7 @@ def test_an_object_is_renamed_copied_replaced_and_its_history_tells(
     button(page, "Save").click()
     expect(page.locator(".errorlist")).to_contain_text("Write a JSON object")
     page.get_by_label("Metadata").fill('{"author": "Ada"}')
-    button(page, "Save and continue editing").click()
+    follow(page, button(page, "Save and continue editing"))
     page.get_by_role("link", name="History").click()
     told = page.locator("#change-history")
     for change in ("Copied from 2026/dawn.png in photos.", "Replaced the content", "Changed Metadata", "root"):
@@ -268,9 +271,8 @@ def test_a_content_says_who_refers_to_it_and_whether_it_is_sound(page: Page, sto
         store.put(namespace, "deep/er/file.txt", b"shared", content_type="text/plain")
     page.goto(reverse(BROWSE))
     page.get_by_role("link", name="User 7").click()
-    page.get_by_role("link", name="deep/").click()
-    page.get_by_role("link", name="er/").click()
-    page.get_by_role("link", name="file.txt").click()
+    for name in ("deep/", "er/", "file.txt"):
+        follow(page, page.get_by_role("link", name=name))
     expect(page.locator(".blobstore-facts")).to_contain_text("4 objects have this content")
     follow(page, page.locator(".field-resource_link a"))
     assert "References 4 Stored 6 bytes Saved by sharing 18 bytes" in figures(page).replace("\xa0", " ")
@@ -359,7 +361,7 @@ def test_the_operator_sees_what_is_under_way_and_runs_upkeep_from_there(
     fill()
     page.goto(admin_url(PendingFile, "changelist"))
     for state, shown in {"arriving": "arriving", "given up": "given-up", "due for deletion": "due"}.items():
-        page.locator("#changelist-filter").get_by_role("link", name=state, exact=True).click()
+        follow(page, page.locator("#changelist-filter").get_by_role("link", name=state, exact=True))
         expect(page.locator("#result_list tbody tr")).to_have_count(1)
         expect(page.locator("#result_list tbody tr")).to_contain_text(shown)
     button(page, "Sweep").click()
@@ -371,11 +373,11 @@ def test_the_operator_sees_what_is_under_way_and_runs_upkeep_from_there(
     for state in PutRequest.State:
         PutRequest.objects.update(state=state, expires_at=Now() + timedelta(days=1))
         page.goto(admin_url(PutRequest, "changelist"))
-        page.locator("#changelist-filter").get_by_role("link", name=str(state.label), exact=True).click()
+        follow(page, page.locator("#changelist-filter").get_by_role("link", name=str(state.label), exact=True))
         expect(page.locator("#result_list tbody tr")).to_have_count(1)
 
     page.goto(admin_url(Resource, "changelist"))
-    page.locator("#changelist-filter").get_by_role("link", name="damaged", exact=True).click()
+    follow(page, page.locator("#changelist-filter").get_by_role("link", name="damaged", exact=True))
     page.locator("#result_list input[type=checkbox]").first.check()
     page.locator("select[name=action]").select_option(label="Verify the bytes now")
     page.locator(".actions button[name=index]").click()

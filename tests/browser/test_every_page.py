@@ -63,7 +63,7 @@ def test_what_must_not_be_is_noticed(browser: Browser, site: Site, root: User, a
         page.evaluate("html => document.querySelector('#content').insertAdjacentHTML('beforeend', html)", BROKEN)
         page.wait_for_load_state("networkidle")
         assert {found.partition(" ")[0] for found in chromium.violations(page, axe)} == {"image-alt"}
-        with page.expect_event("pageerror"):
+        with context.expect_event("weberror"):
             page.evaluate("() => { setTimeout(() => undefined.x) }")
     for told in ("policy: style-src-attr", "policy: img-src", "404", "Cannot read properties of undefined"):
         assert any(told in complaint for complaint in complaints), told

@@ -25,6 +25,7 @@ from tests.streams import content_of
 
 MEGABYTE = 1024 * 1024
 LONG = 3 * MEGABYTE
+PIECES = "**/upload/uploads/*/"
 
 DATA = bytes(range(256)) * 16
 VECTORS = {
@@ -57,8 +58,12 @@ def panel(page: Page, bucket: Bucket) -> Page:
 
 def opened(page: Page, bucket: Bucket, folder: str = "in/") -> Page:
     page.goto(f"{reverse('admin:django_blobstore_managedresource_browse')}?bucket={bucket.pk}&folder={folder}")
-    expect(page.locator("[data-blobstore-upload][data-state=ready]")).to_be_visible()
+    ready(page)
     return page
+
+
+def ready(page: Page) -> None:
+    expect(page.locator("[data-blobstore-upload][data-state=ready]")).to_be_visible()
 
 
 def choose(page: Page, *files: Path | dict[str, Any], part: str = "files") -> None:
@@ -75,7 +80,7 @@ def drop(page: Page, *paths: Path) -> None:
 
 def over(page: Page, outcome: str) -> None:
     """Wait until everything that was chosen has an end, and compare with the `outcome` that is told."""
-    expect(page.locator("[data-blobstore-upload]")).to_have_attribute("data-state", "over", timeout=60_000)
+    expect(page.locator("[data-blobstore-upload]")).to_have_attribute("data-state", "over", timeout=120_000)
     expect(page.locator("[data-part=summary]")).to_have_text(f"Done. {outcome}")
 
 
@@ -186,10 +191,12 @@ def test_a_long_file_goes_on_where_it_was_when_the_page_was_reloaded(
     content = content_of(2 * LONG)
     file = make(tmp_path, {"long.bin": content}) / "long.bin"
     slow_down(panel)
+    hold_at(panel, 4 * MEGABYTE)
     choose(panel, file)
-    eventually(lambda: ResumableUpload.objects.filter(offset__gte=2 * MEGABYTE).exists())
+    eventually(panel, lambda: ResumableUpload.objects.filter(offset__gte=2 * MEGABYTE).exists())
     panel.once("dialog", lambda dialog: dialog.accept())
     panel.reload()
+    panel.unroute(PIECES)
     expect(panel.locator("[data-part=interrupted] li")).to_contain_text("in/long.bin")
     offsets = []
     panel.on("request", lambda request: offsets.append(request.headers.get("upload-offset")))
@@ -206,32 +213,33 @@ def test_a_long_file_goes_on_where_it_was_when_the_page_was_reloaded(
 def test_an_upload_that_was_broken_off_is_given_up(panel: Page, tmp_path: Path, stored: Stored) -> None:
     shorten(panel)
     slow_down(panel)
+    hold_at(panel, 4 * MEGABYTE)
     choose(panel, make(tmp_path, {"long.bin": content_of(2 * LONG)}) / "long.bin")
-    eventually(lambda: ResumableUpload.objects.filter(offset__gte=MEGABYTE).exists())
+    eventually(panel, lambda: ResumableUpload.objects.filter(offset__gte=MEGABYTE).exists())
     panel.once("dialog", lambda dialog: dialog.accept())
     panel.reload()
     panel.click("button:text-is('Give up')")
     expect(panel.locator("[data-part=interrupted]")).to_be_hidden()
     assert remembered(panel) == []
-    eventually(lambda: assert_empty(stored))
+    eventually(panel, lambda: assert_empty(stored))
 
 
 def test_one_is_cancelled_then_all_and_nothing_is_left(
     panel: Page, bucket: Bucket, tmp_path: Path, stored: Stored
 ) -> None:
-    shorten(panel)
-    slow_down(panel)
+    shorten(panel, piece=MEGABYTE // 16)
+    slow_down(panel, MEGABYTE // 8)  # in less than a minute none of them is through
     contents = {f"{n}.bin": content_of(2 * MEGABYTE + n) for n in range(6)} | {"0 long.bin": content_of(2 * LONG)}
     choose(panel, *sorted(make(tmp_path, contents).iterdir()))
     expect(row(panel, "in/0.bin")).to_have_attribute("data-state", "sending")
-    eventually(lambda: ResumableUpload.objects.filter(offset__gt=0).exists())
+    eventually(panel, lambda: ResumableUpload.objects.filter(offset__gt=0).exists())
     panel.click("button[aria-label='Cancel in/0.bin']")
     expect(row(panel, "in/0.bin")).to_contain_text("Cancelled")
     expect(row(panel, "in/2.bin")).to_have_attribute("data-state", "sending")
     panel.click("button:text-is('Cancel all')")
     over(panel, "Cancelled: 7")
     assert remembered(panel) == []
-    eventually(lambda: not (ResumableUpload.objects.exists() or PendingFile.objects.arriving().exists()))
+    eventually(panel, lambda: not (ResumableUpload.objects.exists() or PendingFile.objects.arriving().exists()))
     assert_settled(stored)
     assert_empty(stored)
 
@@ -364,12 +372,12 @@ def test_a_long_file_asks_before_it_takes_the_place_of_what_came_meanwhile(
             ManagedStorage().put(Namespace(bucket=bucket.pk), "in/long.bin", b"quicker")
         route.continue_()
 
-    panel.route("**/upload/uploads/*/", be_quicker)
+    panel.route(PIECES, be_quicker)
     choose(panel, file)
     over(panel, "Failed: 1")
     expect(row(panel, "in/long.bin")).to_contain_text("there is an object of this name by now")
     assert stored_contents(bucket) == {"in/long.bin": sha384(b"quicker")}
-    panel.unroute("**/upload/uploads/*/")
+    panel.unroute(PIECES)
     panel.on("request", lambda request: offsets.append(request.headers.get("upload-offset", "")))
     choose(panel, file)
     panel.click("dialog button:text-is('Replace them')")
@@ -413,6 +421,7 @@ def test_where_no_worker_starts_the_page_hashes_itself(
         "window.Worker = class { constructor() { throw new DOMException('elsewhere', 'SecurityError'); } }"
     )
     panel.reload()
+    ready(panel)
     choose(panel, *make(tmp_path, {"copy": b"same", "other": b"new"}).iterdir())
     over(panel, "Stored: 1 · Already stored, linked: 1")
     assert_sound(stored)
@@ -451,9 +460,9 @@ def test_outside_buckets_too(
     assert_settled(stored)
 
 
-def shorten(page: Page) -> None:
-    """Have the panel take files for long from `LONG` on, and send them in pieces of a megabyte."""
-    changed = {"data-long": LONG, "data-piece": MEGABYTE}
+def shorten(page: Page, piece: int = MEGABYTE) -> None:
+    """Have the panel take files for long from `LONG` on, and send them in pieces of `piece` bytes."""
+    changed = {"data-long": LONG, "data-piece": piece}
 
     def rewrite(route: Route) -> None:
         answer = route.fetch()
@@ -464,7 +473,7 @@ def shorten(page: Page) -> None:
 
     page.route("**/browse/**", rewrite)
     page.reload()
-    expect(page.locator("[data-blobstore-upload][data-state=ready]")).to_be_visible()
+    ready(page)
 
 
 def slow_down(page: Page, bytes_per_second: int = MEGABYTE) -> None:
@@ -474,6 +483,16 @@ def slow_down(page: Page, bytes_per_second: int = MEGABYTE) -> None:
 
 def speed_up(page: Page) -> None:
     slow_down(page, -1)
+
+
+def hold_at(page: Page, offset: int) -> None:
+    """Let no piece from `offset` on come to the server, however long the test takes to look."""
+
+    def hold(route: Route) -> None:
+        if int(route.request.headers.get("upload-offset", 0)) < offset:
+            route.continue_()
+
+    page.route(PIECES, hold)
 
 
 def remembered(page: Page) -> list[str]:
@@ -487,7 +506,7 @@ def take_failed_requests(complaints: list[str]) -> int:
     return before - len(complaints)
 
 
-def eventually(check: Callable[[], Any], seconds: float = 30) -> None:
+def eventually(page: Page, check: Callable[[], Any], seconds: float = 120) -> None:
     """Wait until `check` neither returns False nor fails; the server is still at what the browser has given up."""
     deadline = time.monotonic() + seconds
     while True:
@@ -498,4 +517,4 @@ def eventually(check: Callable[[], Any], seconds: float = 30) -> None:
             if time.monotonic() > deadline:
                 raise
         assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.1)
+        page.wait_for_timeout(100)  # unlike sleep it lets what was routed go on
