@@ -23,7 +23,7 @@ from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import ManagedResource, Resource
 from django_blobstore.namespaces import Namespace, check_path
 from django_blobstore.passing import Passing
-from django_blobstore.porting.seen import SeenContents
+from django_blobstore.porting.seen import ForeseenObjects, SeenContents
 from django_blobstore.porting.sources import Entry
 from django_blobstore.rows import is_stored
 
@@ -86,6 +86,7 @@ class Importer:
         self._on_failure = on_failure
         self._on_progress = on_progress
         self._seen = SeenContents()
+        self._foreseen = ForeseenObjects()
         self._crew = Crew()
         # One at a time takes an entry; one at a time has the report, what was found, and which places are taken.
         self._taking = Lock()
@@ -132,7 +133,11 @@ class Importer:
             with self._own:
                 self._own.wait_for(lambda: place not in self._taken)
                 self._taken.add(place)
-                return entry, self._found.get(place)
+                return entry, self._there(place)
+
+    def _there(self, place: Place) -> ManagedResource | None:
+        foreseen = self._foreseen.find(*place) if self._dry_run else None
+        return foreseen or self._found.get(place)
 
     def _give_back(self, entry: Entry) -> None:
         with self._own:
@@ -175,14 +180,14 @@ class Importer:
     def _import(self, entry: Entry, there: ManagedResource | None) -> None:
         if entry.fault:
             raise OSError(entry.fault)
-        namespace, path = place = self._place_of(entry)
-        check_path(path)
+        place = self._place_of(entry)
+        check_path(place[1])
         if there and self._is_same(entry, there):
             self._describe(entry, there)
         elif there and self._keep:
             self._count(kept=1)
         elif self._dry_run:
-            self._foresee(entry, namespace)
+            self._foresee(entry, place)
         else:
             self._put(entry, place)
 
@@ -205,15 +210,16 @@ class Importer:
             self._store.describe(there.namespace, there.path, content_type=said[0], metadata=said[1])
         self._count(unchanged=1, bytes=there.resource.length)
 
-    def _foresee(self, entry: Entry, namespace: Namespace) -> None:
+    def _foresee(self, entry: Entry, place: Place) -> None:
         """Count what a put would come to."""
         sha384, length = (clean_hash(entry.sha384), entry.length) if entry.length >= 0 and entry.sha384 else ("", -1)
         if not sha384:
             reader = self._read(entry)
             sha384, length = reader.sha384, reader.length
-        stored = is_stored(router.db_for_read(Resource), self._store.scope_of(namespace), sha384)
+        stored = is_stored(router.db_for_read(Resource), self._store.scope_of(place[0]), sha384)
         with self._own:
             is_new = self._seen.add(sha384)
+            self._foreseen.add(*place, sha384, length)
         self._count_object(length, is_new=is_new and not stored)
 
     def _put(self, entry: Entry, place: Place) -> None:
