@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from datetime import timedelta
@@ -14,10 +15,11 @@ from django.db.models.functions import Now
 from django_blobstore import uncommitted
 from django_blobstore.catalog import StoredFile
 from django_blobstore.conf import conf
+from django_blobstore.digests import HashingReader
 from django_blobstore.errors import LeaseLost
 from django_blobstore.failpoints import reach
 from django_blobstore.models import PendingFile, PendingFileQuerySet
-from django_blobstore.resource_storage import fresh_path
+from django_blobstore.resource_storage import ResourceStorage, fresh_path
 from django_blobstore.rows import insert
 from django_blobstore.storages.hooks import Unanswered
 from django_blobstore.transactions import commit_alone
@@ -56,6 +58,16 @@ class Arrival:
     ) -> None:
         if error is not None:
             self._abandon(error)
+
+    def write(self, storage: ResourceStorage, content: HashingReader | io.BytesIO) -> None:
+        """Store all of `content` in the file, which is one of `storage`. Raises `LeaseLost` if the file was swept."""
+        try:
+            storage.write(self.file.path, content)
+        except FileNotFoundError as error:
+            # A storage may notice that the file it is writing is gone before anybody looks at the lease.
+            if self._pending().filter(discard=False).exists():
+                raise
+            raise LeaseLost(self.file.path) from error
 
     def renew(self) -> None:
         """Extend the lease if a third of it is over. Raises `LeaseLost` if the file was swept."""

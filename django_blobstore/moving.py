@@ -265,7 +265,7 @@ class _Move:
             go_on = partial(self._go_on, arrival)
             with closing(_Original(resource)) as original:
                 reader = HashingReader(Passing(original, go_on), resource.length, algorithms=["sha384"])
-                self._target.write(arrival.file.path, reader)
+                arrival.write(self._target, reader)
             reader.check({"sha384": resource.sha384})
             reach("moving.copied")
             self._read_back(resource, arrival.file, go_on)

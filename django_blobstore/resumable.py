@@ -192,7 +192,7 @@ class _Turn:
             self._refuse_more(body)
             return False
         with Arrival(self.catalog.using, self.storage.alias) as self.arrival:
-            self.storage.write(self.arrival.file.path, reader)
+            self.arrival.write(self.storage, reader)
             reach("resumable.written")
             _check(reader, body, digest)
             part = Part(self.arrival.file, reader.length)

@@ -81,7 +81,7 @@ class Upload:
     def _keep(self, reader: HashingReader, source: HashingReader | io.BytesIO, expected: Mapping[str, str]) -> Change:
         """Write the content to a fresh path, which a row names from before the first byte, and refer to it."""
         with self._arrival(expected.get("sha384", "")) as self.arrival:
-            self.storage.write(self.arrival.file.path, source)
+            self.arrival.write(self.storage, source)
             reach("upload.written")
             reader.check(expected)
             content = Content(reader.sha384, reader.length, reader.hexdigest("sha256"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +22,7 @@ from example_project import processes
 REPLICA_SET = "blobstore"
 ALREADY_INITIALIZED = 23  # MongoDB's error code
 SECONDS_TO_START = 60
+PORTS = range(20_000, 30_000)
 ROOM_FOR_DATA = 4 * 2**30
 
 
@@ -52,7 +55,7 @@ class Mongod:
             dbpath = Path(self._temporary.name)
         self.dbpath = dbpath
         self.log = self.dbpath / "mongod.log"
-        self.port = _free_port()
+        self.port = free_port()
         self.uri = f"mongodb://127.0.0.1:{self.port}/?replicaSet={REPLICA_SET}"
         self.process: subprocess.Popen[bytes] | None = None
         self._options = options
@@ -144,11 +147,16 @@ def temporary_directory() -> Path:
     return memory if roomy else Path(tempfile.gettempdir())
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port() -> int:
+    """Return a loopback port on which nobody listens, and that the system gives to nobody else meanwhile.
+
+    It takes the ports of outgoing connections, and those of servers that leave the choice to it, from further up.
+    """
+    for port in random.sample(PORTS, 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise MongodFailed(f"Nearly all ports from {PORTS[0]} to {PORTS[-1]} are in use.")
 
 
 def _is_listening(port: int) -> bool:

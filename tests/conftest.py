@@ -29,6 +29,8 @@ from tests.stored import ALIAS, Stored, StoredInFiles, StoredInMemory, in_gridfs
 IN_CI = bool(os.environ.get("CI"))
 LASTING_TABLES = {"auth_permission", "django_content_type"}
 TRUNCATED_BYTES = 2_000_000
+# A client gives up a server that is busy for some seconds; what is tested is seldom that.
+PATIENCE = "&connectTimeoutMS=120000&serverSelectionTimeoutMS=120000&wtimeoutMS=120000"
 DATABASES = {"sqlite": "default", "postgresql": "postgres"}
 # Which storage is tested beside which database, where a test asks for both: each of either, but not each with each.
 PAIRS = {"sqlite": "files", "postgresql": "gridfs"}
@@ -81,7 +83,7 @@ def mongo_uri() -> Iterator[str]:
         return
     need(find_mongod(), "mongod")
     with Mongod(test_settings.TEST_DIRECTORY / "mongod", "--setParameter", "enableTestCommands=1") as mongod:
-        yield mongod.uri
+        yield mongod.uri + PATIENCE
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +96,8 @@ def kept_gridfs(mongo_uri: str) -> Iterator[Stored]:
 @pytest.fixture(scope="session")
 def kept_files() -> Iterator[Stored]:
     """The directory of sites that stay between tests."""
-    with TemporaryDirectory() as directory:
+    # The sites may end after it, and may be at work until then.
+    with TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         yield StoredInFiles(Path(directory))
 
 
@@ -138,13 +141,14 @@ def _sql_flush(style: Any, connection: BaseDatabaseWrapper, **options: Any) -> l
     if connection.vendor != "postgresql":
         return statements
     # PostgreSQL makes new files of every table that it truncates, which takes longer than to delete a few rows. The
-    # locks are those of a truncation: whoever is still writing is waited for.
+    # locks are those of a truncation: whoever is still writing is waited for, and for whoever waits for us, too, they
+    # are given back.
     names = [connection.ops.quote_name(table) for table in tables]
     deletions = " ".join(f"DELETE FROM {name};" for name in names)
     sizes = " + ".join(f"pg_relation_size('{name}')" for name in names)
     return [
-        f"DO $$ BEGIN LOCK TABLE {', '.join(names)}; IF {sizes} > {TRUNCATED_BYTES} "
-        f"THEN {' '.join(statements)} ELSE {deletions} END IF; END $$"
+        f"DO $$ BEGIN LOOP BEGIN LOCK TABLE {', '.join(names)}; EXIT; EXCEPTION WHEN deadlock_detected THEN END; "
+        f"END LOOP; IF {sizes} > {TRUNCATED_BYTES} THEN {' '.join(statements)} ELSE {deletions} END IF; END $$"
     ]
 
 

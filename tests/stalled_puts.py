@@ -7,6 +7,7 @@ import time
 from functools import partial
 
 from django_blobstore.managed import ManagedStorage, Namespace
+from tests.faults.dying import be_recognisable
 from tests.streams import MIB, Stream, content_of
 from tests.together import outcomes
 
@@ -18,6 +19,7 @@ POINTS = [0, MIB + 1, 2 * MIB, LENGTH]
 
 def put_and_stall() -> None:
     """Print a line for each put that got to its point, and wait to be killed."""
+    be_recognisable()
     store = ManagedStorage()
     streams = {point: Stream(content_of(LENGTH, point), {point: partial(_stall, point)}) for point in POINTS}
     outcomes(*(partial(store.put, BUCKET, f"at/{point}", stream) for point, stream in streams.items()))

@@ -17,6 +17,7 @@ from pymongo import MongoClient
 from pytest_django import Settings
 
 from django_blobstore.storages import gridfs_bucket
+from django_blobstore.storages.gridfs_bucket import retried
 
 ALIAS = "blobstore"
 ELSEWHERE = "elsewhere"
@@ -136,7 +137,8 @@ def in_gridfs(uri: str) -> Iterator[StoredInGridFS]:
     try:
         yield stored
     finally:
-        stored.client.drop_database(stored.database)
+        # MongoDB does not repeat it by itself when the primary of a set has changed.
+        retried(lambda: stored.client.drop_database(stored.database))
         stored.client.close()
         _end_threads(stored.database)
 

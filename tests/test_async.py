@@ -27,6 +27,7 @@ from tests.streams import MIB, SeekableStream, Stream, content_of, sha384
 HERE = Namespace(bucket="photos")
 SMALL = content_of(4096)
 LARGE = content_of(3 * MIB + 12_345)
+SECONDS = 120
 
 store = ManagedStorage()
 
@@ -163,7 +164,7 @@ def test_iteration_can_end_early_and_begin_again(database: str, stored: Stored) 
 
 async def until(condition: Callable[[], Any]) -> None:
     """Wait in the event loop until `condition` holds, which is asked in a thread."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + SECONDS
     while not await asyncio.to_thread(asked, condition):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -231,7 +232,7 @@ def test_a_cancelled_put_of_a_blocking_stream_stops_reading_and_leaves_nothing(d
 
     def block() -> None:
         reading.set()
-        assert go_on.wait(30)
+        assert go_on.wait(SECONDS)
 
     async def scenario() -> None:
         stream = Stream(LARGE, {2 * MIB: block, 2 * MIB + 1000: read_on.set}, at_most=MIB)
@@ -254,7 +255,7 @@ def test_a_put_cancelled_twice_does_not_wait_and_leaves_what_a_sweep_removes(dat
 
     def block() -> None:
         reading.set()
-        assert go_on.wait(30)
+        assert go_on.wait(SECONDS)
 
     async def scenario() -> None:
         put = asyncio.ensure_future(store.aput(HERE, "a", Stream(LARGE, {2 * MIB: block})))
@@ -307,7 +308,7 @@ def test_a_stream_may_read_the_store_and_put_into_it(database: str, stored: Stor
 
 
 def test_puts_run_at_the_same_time(database: str, stored: Stored) -> None:
-    together = threading.Barrier(4, timeout=30)
+    together = threading.Barrier(4, timeout=SECONDS)
 
     async def scenario() -> None:
         contents = [content_of(2 * MIB, n) for n in range(4)]
@@ -326,7 +327,7 @@ def test_the_event_loop_goes_on_while_bytes_move(database: str, stored: Stored) 
 
     def wait() -> None:
         blocked.set()
-        assert go_on.wait(30)
+        assert go_on.wait(SECONDS)
 
     async def scenario() -> None:
         put = asyncio.ensure_future(store.aput(HERE, "a", Stream(LARGE, {MIB: wait})))

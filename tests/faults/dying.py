@@ -26,7 +26,7 @@ from django_blobstore.failpoints import Plan, arm
 from django_blobstore.storages import GridFSStorage
 from tests.stored import Stored, StoredInGridFS, StoredInS3
 
-SECONDS = 60
+SECONDS = 200
 APP_NAME = "doomed"
 
 _FORK = multiprocessing.get_context("fork")
@@ -114,11 +114,17 @@ def _remembers(stored: Stored) -> bool:
         theirs: list[Any] = [{"$currentOp": {"idleConnections": True}}, {"$match": {"appName": APP_NAME}}]
         return bool(list(_client(stored.uri).admin.aggregate(theirs)))
     if isinstance(stored, StoredInS3):
-        # The other end is closed, and what came over it is still being worked on.
         port = urlsplit(stored.url).port
-        sockets = psutil.net_connections("tcp")
-        return any(socket.laddr.port == port and socket.status == psutil.CONN_CLOSE_WAIT for socket in sockets)
+        return any(_is_left(socket, port) for socket in psutil.net_connections("tcp"))
     return False
+
+
+def _is_left(socket: Any, port: int | None) -> bool:
+    """Tell whether one end is closed, and the server on `port` is still to read or to do what came from there."""
+    if socket.laddr.port == port:
+        return bool(socket.status == psutil.CONN_CLOSE_WAIT)
+    # The end of what was sent waits behind bytes for which the server has no room yet.
+    return bool(socket.raddr and socket.raddr.port == port and socket.status == psutil.CONN_FIN_WAIT1)
 
 
 @contextmanager

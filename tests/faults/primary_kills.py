@@ -40,6 +40,7 @@ def run(replicas: ReplicaSet, stored: Stored, strikes: list[str], *, uploads: in
             traffic.wait_for(min(uploads, 10))
             replicas.bring_back(primary)
         traffic.wait_for(uploads)
+        traffic.wait_for_download()
     return traffic.check(stored)
 
 

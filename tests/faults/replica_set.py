@@ -5,16 +5,18 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from example_project.mongod import REPLICA_SET, Mongod
 
-SECONDS = 90
+T = TypeVar("T")
+
+SECONDS = 200
 PRIMARY, SECONDARY = 1, 2
 
 
@@ -45,7 +47,7 @@ class ReplicaSet:
 
     def primary(self) -> Mongod:
         """Return the member that takes writes at present."""
-        return self.members[self.hosts.index(self._ask("hello")["me"])]
+        return self.members[_sooner_or_later(lambda: self.hosts.index(self._ask("hello")["me"]))]
 
     def strike(self, member: Mongod, number: signal.Signals) -> None:
         """Send `member` the signal, and wait for its end if that ends it."""
@@ -65,7 +67,7 @@ class ReplicaSet:
 
     def wait_until_whole(self) -> None:
         """Wait until there is one primary and two secondaries."""
-        _wait_until(lambda: sorted(self._states()) == [PRIMARY, SECONDARY, SECONDARY])
+        _sooner_or_later(lambda: sorted(self._states()) == [PRIMARY, SECONDARY, SECONDARY] or None)
 
     def _states(self) -> list[int]:
         return [member["state"] for member in self._ask("replSetGetStatus")["members"]]
@@ -86,13 +88,12 @@ class ReplicaSet:
             client.admin.command("replSetInitiate", config)
 
 
-def _wait_until(holds: Callable[[], bool]) -> None:
+def _sooner_or_later(ask: Callable[[], T | None]) -> T:
+    """Return the first answer that is not None."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
-        try:
-            if holds():
-                return
-        except PyMongoError:
-            pass  # it is between two primaries
+        with suppress(PyMongoError):  # it is between two primaries
+            if (answer := ask()) is not None:
+                return answer
         time.sleep(0.1)
     raise AssertionError(f"The replica set was not whole after {SECONDS} s.")

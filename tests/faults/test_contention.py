@@ -23,7 +23,7 @@ from django_blobstore.transactions import ATTEMPTS
 from tests.invariants import assert_empty, assert_settled, assert_sound
 from tests.stored import Stored
 from tests.streams import Stream, content_of
-from tests.together import results
+from tests.together import SECONDS, results
 
 HOME = Namespace(bucket="contention")
 SMALL = content_of(1000)
@@ -137,14 +137,15 @@ def test_of_two_that_wait_for_each_other_one_is_tried_again(database: str) -> No
         for resource in resources:
             Resource.objects.select_for_update().get(pk=resource.pk)
             with suppress(BrokenBarrierError):
-                both_hold_one.wait(5) if number <= 2 and resource is resources[0] else None
+                both_hold_one.wait(SECONDS) if number <= 2 and resource is resources[0] else None
         return number
 
     catalog = ResourceCatalog()
     done = results(
         lambda: catalog.transact(lambda: lock(first, second)), lambda: catalog.transact(lambda: lock(second, first))
     )
-    assert sorted(done) in ([1, 3], [2, 3])
+    # The one that is tried again may come before the other has noticed, and then that one is tried again, too.
+    assert max(done) > 2
 
 
 @on_postgresql

@@ -20,7 +20,7 @@ from django_blobstore.models import Bucket, PendingFile
 from django_blobstore.upkeep import sweep
 from example_project.mongod import Mongod, find_mongod
 from tests import settings as test_settings
-from tests.conftest import need
+from tests.conftest import PATIENCE, need
 from tests.faults.postgres import moved_to, running_postgres
 from tests.invariants import assert_settled, assert_sound
 from tests.rest.api import administrator, client, put, remote
@@ -28,7 +28,7 @@ from tests.servers import UVICORN, site
 from tests.stored import ALIAS, Stored, StoredInFiles, in_gridfs
 from tests.streams import MIB, content_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.django_db(transaction=True)]
 
 SMALL, LARGE, OTHER = content_of(1000, 1), content_of(3 * MIB, 2), content_of(3 * MIB, 3)
 
@@ -155,30 +155,43 @@ def test_mongod_fills_its_disk_and_dies_of_it(make_disk: Callable[[int], Disk], 
     """MongoDB ends itself when it cannot write. Space, and whoever restarts it, bring it back."""
     need(find_mongod(), "mongod")
     disk = make_disk(256)
-    with Mongod(disk.path / "data") as mongod, in_gridfs(mongod.uri + "&serverSelectionTimeoutMS=2000") as stored:
-        settings.STORAGES = {**settings.STORAGES, ALIAS: stored.options}
+    with Mongod(disk.path / "data") as mongod, in_gridfs(mongod.uri + PATIENCE) as stored:
+        patient = {**settings.STORAGES, ALIAS: stored.options}
+        settings.STORAGES = patient
         rest = Rest()
         assert rest.put("kept", LARGE).status_code == 201
         disk.fill()
-        answers = []
-        while not answers or answers[-1].status_code == 201:
-            answers.append(rest.put(f"{len(answers)}", content_of(3 * MIB, 10 + len(answers))))
-        print(f"\nfull disk of mongod: {answers[-1].status_code} after {len(answers) - 1} more uploads")
-        assert refused(answers[-1], (503, "storage-unreachable"), (507, "storage-full"))
+        settings.STORAGES = {**patient, ALIAS: impatient(stored)}
+        answers = put_until_it_dies(mongod, rest)
+        assert all(refused(a, (503, "storage-unreachable"), (507, "storage-full")) for a in answers.values() if a)
         disk.free()
-        restart(mongod)
+        settings.STORAGES = patient
+        mongod.start()
         assert rest.get("kept") == LARGE
         assert rest.put("after", OTHER).status_code == 201
-        assert [rest.get(f"{number}") for number in range(len(answers) - 1)] == [
-            content_of(3 * MIB, 10 + number) for number in range(len(answers) - 1)
-        ]
+        for number, refusal in answers.items():
+            if not refusal:
+                assert rest.get(f"{number}") == content_of(3 * MIB, 10 + number)
         assert_settled(stored)
 
 
-def restart(mongod: Mongod) -> None:
+def impatient(stored: Stored) -> dict[str, Any]:
+    """Return the entry in STORAGES of `stored` whose client soon gives up a server that is away."""
+    options = stored.options["OPTIONS"] | {"client_options": {"serverSelectionTimeoutMS": 2000}}
+    return stored.options | {"OPTIONS": options}
+
+
+def put_until_it_dies(mongod: Mongod, rest: Rest) -> dict[int, Any]:
+    """Put one content after the other until `mongod` has ended and one is refused; return the refusal of each."""
+    answers: dict[int, Any] = {}
     assert mongod.process
-    mongod.process.wait(60)
-    mongod.start()
+    while mongod.process.poll() is None or not answers[max(answers)]:
+        number = len(answers)
+        answer = rest.put(f"{number}", content_of(3 * MIB, 10 + number))
+        answers[number] = None if answer.status_code == 201 else answer
+    stored = [number for number, refusal in answers.items() if not refusal]
+    print(f"\nfull disk of mongod: {len(answers) - len(stored)} uploads refused, {len(stored)} stored")
+    return answers
 
 
 def test_bodies_fill_the_temporary_directory_of_an_asgi_server(

@@ -51,9 +51,10 @@ HOME = Namespace(bucket="model")
 EXAMPLES = int(os.environ.get("BLOBSTORE_EXAMPLES", "4"))
 STEPS = 25
 
-GRACE = 300
-LEASE = 600
-PROOF_LIFETIME = 60
+# Time passes for the store only when the model says so: an example must end long before any of these.
+GRACE = 300_000
+LEASE = 600_000
+PROOF_LIFETIME = 60_000
 
 contents = st.sampled_from([b"", b"1", content_of(5000), content_of(300_000), content_of(1_200_000)])
 paths = st.sampled_from(["a", "b", "c/d"])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from errno import ENOSPC
 from typing import Any
 
 import pytest
 from django.core.files.base import ContentFile
+from django.core.files.storage import storages
 from pymongo.errors import OperationFailure
 from pytest_django import Settings
 
@@ -19,6 +20,8 @@ from django_blobstore.models import PendingFile
 from django_blobstore.storages import GridFSStorage
 from django_blobstore.upkeep import sweep
 from tests.conftest import EVERY_PAIR
+from tests.faults.dying import APP_NAME as DOOMED
+from tests.faults.dying import wait_until_forgotten
 from tests.faults.operations import HOME, State, state
 from tests.invariants import assert_empty, assert_settled, assert_sound, end_leases_and_graces
 from tests.mongo import failing
@@ -164,17 +167,38 @@ def tried(work: Callable[[], object]) -> OSError | None:
 @pytest.mark.parametrize("content", [b"small", LARGE])
 def test_a_mongod_that_never_answers_is_a_timeout(stored: Stored, uri: str, settings: Settings, content: bytes) -> None:
     """A write that was not heard of may still be done: nothing refers to it, and the sweep finds it."""
-    options = stored.options["OPTIONS"] | {"client_options": {"socketTimeoutMS": 200}}
-    settings.STORAGES = {**settings.STORAGES, ALIAS: stored.options | {"OPTIONS": options}}
     store = ManagedStorage()
     store.put(HOME, "kept", b"kept")
-    with failing(uri, "insert", blockConnection=True, blockTimeMS=1000), pytest.raises(TimeoutError):
-        store.put(HOME, "lost", Stream(content))
-    with failing(uri, "find", blockConnection=True, blockTimeMS=1000), pytest.raises(TimeoutError):
-        store.get(HOME, "kept")
-    time.sleep(1.5)  # what was not answered is done by now
+    with impatient(stored, settings):
+        with blocking(uri, "insert"), pytest.raises(TimeoutError):
+            store.put(HOME, "lost", Stream(content))
+        with blocking(uri, "find"), pytest.raises(TimeoutError):
+            store.get(HOME, "kept")
     assert state() == {"kept": b"kept"}
     assert_settled(stored)
+
+
+@contextmanager
+def impatient(stored: Stored, settings: Settings) -> Iterator[None]:
+    """Have the storage give up an answer after a fifth of a second, and in the end wait until mongod has done it all.
+
+    On a busy machine nothing but what is to fail may be asked meanwhile.
+    """
+    patient = settings.STORAGES
+    hasty = {"client_options": {"socketTimeoutMS": 200, "appname": DOOMED}}
+    settings.STORAGES = {**patient, ALIAS: stored.options | {"OPTIONS": stored.options["OPTIONS"] | hasty}}
+    storage = storages[ALIAS]
+    try:
+        yield
+    finally:
+        settings.STORAGES = patient
+        assert isinstance(storage, GridFSStorage)
+        storage._bucket.database.client.close()
+        wait_until_forgotten(stored)
+
+
+def blocking(uri: str, command: str) -> AbstractContextManager[Callable[[], int]]:
+    return failing(uri, command, appName=DOOMED, blockConnection=True, blockTimeMS=1000)
 
 
 def test_a_full_mongod_is_told_as_a_full_disk(stored: Stored, uri: str) -> None:

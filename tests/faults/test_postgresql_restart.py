@@ -21,13 +21,13 @@ from tests.servers import site
 from tests.stored import Stored
 from tests.streams import MIB, content_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 if test_settings.HAS_POSTGRESQL:
-    pytestmark = [pytestmark, pytest.mark.django_db(transaction=True, databases=["default", "postgres"])]
+    pytestmark = [*pytestmark, pytest.mark.django_db(transaction=True, databases=["default", "postgres"])]
 
 AT_ONCE = {"immediate mode": signal.SIGQUIT, "kill -9": signal.SIGKILL}
 LARGE = content_of(2 * MIB)
-SECONDS = 30
+SECONDS = 120
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ def replicated(replicas: ReplicaSet, settings: Settings) -> Iterator[StoredInGri
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("strike", STRIKES)
 def test_nothing_acknowledged_is_lost_with_the_primary(

@@ -23,7 +23,7 @@ HOME = Namespace("traffic")
 WRITERS = 4
 LENGTHS = (1000, 70_000, 300_000, MIB + 70_000)
 LARGE = content_of(12 * MIB, 1)
-SECONDS = 120
+SECONDS = 300
 
 
 @dataclass
@@ -90,6 +90,13 @@ class Traffic:
         before, deadline = self.figures.refused.total(), time.monotonic() + SECONDS
         while self.figures.refused.total() == before:
             assert time.monotonic() < deadline, f"No upload was refused in {SECONDS} s"
+            time.sleep(0.02)
+
+    def wait_for_download(self) -> None:
+        """Wait until there was a whole download."""
+        deadline = time.monotonic() + SECONDS
+        while not self.figures.downloads:
+            assert time.monotonic() < deadline, f"No download in {SECONDS} s"
             time.sleep(0.02)
 
     def blow(self) -> None:
