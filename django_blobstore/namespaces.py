@@ -52,6 +52,12 @@ class Namespace:
         except ValueError:
             return uuid5(BUCKET_NAMES, str(self.bucket))
 
+    @property
+    def bucket_name(self) -> str:
+        """What a bucket is called that is spoken of by name; "" for one spoken of by UUID, and outside buckets."""
+        name = str(self.bucket)
+        return name if self.bucket_id == uuid5(BUCKET_NAMES, name) else ""
+
     def __str__(self) -> str:
         named = [f"{kind} {key}" for kind, key in (("bucket", self.bucket), ("user", self.user)) if key]
         return ", ".join(named) or "global"

@@ -73,6 +73,7 @@ def issue(
         id=proof.new_request_id(),
         requester=requester,
         bucket_id=namespace.bucket_id,
+        bucket_name=namespace.bucket_name,
         user=namespace.user,
         path=path,
         scope=scope,
@@ -217,7 +218,7 @@ def _whole(block: bytes, at_least: int) -> bytes:
 def _refer(catalog: ResourceCatalog, request: PutRequest, create_bucket: bool, condition: Condition | None) -> Change:
     content = Content(request.sha384, request.length)
     attributes = {"content_type": request.content_type, "metadata": request.metadata}
-    refer = partial(catalog.refer, request.namespace, request.path, content, scope=request.scope)
+    refer = partial(catalog.refer, request.target, request.path, content, scope=request.scope)
     try:
         return refer(attributes=attributes, create_bucket=create_bucket, condition=condition)
     except BucketNotFound:

@@ -90,16 +90,19 @@ def test_whatever_passes_stays_below_its_namespace_and_passes_again(path: str) -
 def test_neither_bucket_nor_user_is_the_global_namespace() -> None:
     assert Namespace().bucket_id is None
     assert str(Namespace()) == "global"
+    assert Namespace().bucket_name == ""
 
 
 @pytest.mark.parametrize("spelled", [BUCKET, str(BUCKET), str(BUCKET).upper(), BUCKET.hex, f"{{{BUCKET}}}"])
 def test_a_uuid_is_the_bucket_however_it_is_spelled(spelled: str | uuid.UUID) -> None:
     assert Namespace(bucket=spelled).bucket_id == BUCKET
+    assert Namespace(bucket=spelled).bucket_name == ""
 
 
 def test_a_name_stands_for_the_same_bucket_for_ever() -> None:
     assert Namespace(bucket="photos").bucket_id == uuid.UUID("f74a0c2e-9537-5ba7-8f7b-2a43e6c632cc")
     assert Namespace(bucket="photos").bucket_id != Namespace(bucket="Photos").bucket_id
+    assert Namespace(bucket="photos").bucket_name == "photos"
 
 
 def test_a_bucket_method_refuses_an_empty_bucket_which_would_mean_everybody() -> None:

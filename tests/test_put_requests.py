@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -42,6 +43,7 @@ CONTENT = content_of(100_000)
 HASH = sha384(CONTENT)
 HERE = Namespace(bucket="photos")
 THERE = Namespace(user="bob")
+UNKNOWN = UUID("6f1d3c2a-0b5e-4e0f-8c4d-2a9b7e5f1c33")
 
 
 @pytest.fixture
@@ -172,6 +174,17 @@ def test_a_bucket_that_is_gone_before_the_answer_is_made_anew_unless_it_must_exi
     assert (count(), Bucket.objects.count()) == (1, 1)
     give(store, right(request))
     assert (count(), Bucket.objects.count()) == (2, 2)
+    assert_sound(stored)
+
+
+@pytest.mark.parametrize(("spoken_of", "name"), [("claims", "claims"), (UNKNOWN, ""), (str(UNKNOWN).upper(), "")])
+def test_a_bucket_that_a_proof_makes_has_the_name_it_was_asked_for_by(
+    store: ManagedStorage, stored: Stored, spoken_of: str | UUID, name: str
+) -> None:
+    bucket = Namespace(spoken_of)
+    store.proof_of_access_response(right(store.put_request(bucket, "claimed", HASH)))
+    assert Bucket.objects.get(pk=bucket.bucket_id).name == name
+    assert store.get(bucket, "claimed").read() == CONTENT
     assert_sound(stored)
 
 

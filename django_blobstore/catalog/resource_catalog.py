@@ -307,8 +307,8 @@ class ResourceCatalog:
             return
         buckets = Bucket.objects.using(self.using)
         if create:
-            name = "" if str(namespace.bucket) == str(namespace.bucket_id) else str(namespace.bucket)
-            buckets.bulk_create([Bucket(uuid=namespace.bucket_id, name=name)], ignore_conflicts=True)
+            bucket = Bucket(uuid=namespace.bucket_id, name=namespace.bucket_name)
+            buckets.bulk_create([bucket], ignore_conflicts=True)
         elif not buckets.filter(pk=namespace.bucket_id).exists():
             raise BucketNotFound(namespace.bucket)
 

@@ -123,6 +123,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("requester", models.CharField(blank=True, default="", max_length=150, verbose_name="requester")),
+                (
+                    "bucket_name",
+                    models.CharField(blank=True, default="", max_length=150, verbose_name="name of the bucket"),
+                ),
                 ("path", models.CharField(max_length=1024, verbose_name="path")),
                 ("scope", models.CharField(blank=True, default="", max_length=200, verbose_name="scope")),
                 ("sha384", models.CharField(max_length=96, verbose_name="SHA-384")),

@@ -70,6 +70,7 @@ class PutRequest(MeantForNamespace):
 
     id = models.CharField(_("request id"), primary_key=True, max_length=22, editable=False)
     requester = models.CharField(_("requester"), max_length=MAX_USER_LENGTH, blank=True, default="")
+    bucket_name = models.CharField(_("name of the bucket"), max_length=MAX_USER_LENGTH, blank=True, default="")
     path = models.CharField(_("path"), max_length=MAX_PATH_BYTES)
     scope = models.CharField(_("scope"), max_length=MAX_SCOPE_LENGTH, blank=True, default="")
     sha384 = models.CharField("SHA-384", max_length=96)
@@ -96,6 +97,11 @@ class PutRequest(MeantForNamespace):
 
     def __str__(self) -> str:
         return self.id
+
+    @property
+    def target(self) -> Namespace:
+        """The namespace, whose bucket is spoken of as it was in the request: a new one gets that name."""
+        return Namespace(bucket=self.bucket_name or str(self.bucket_id or ""), user=self.user)
 
     @property
     def has_expired(self) -> bool:
