@@ -25,14 +25,15 @@ def wait_until_idle(site: Site) -> None:
     """
     port = urlsplit(site.url).port or 0
     deadline = time.monotonic() + SECONDS
-    while NET.exists() and (_is_connected(port) or _has_broken_connections(site)):
+    while NET.exists() and (open_connections(port) or _has_broken_connections(site)):
         assert time.monotonic() < deadline, f"{site.url} is still at work for clients that are gone."
         time.sleep(0.02)
 
 
-def _is_connected(port: int) -> bool:
+def open_connections(port: int) -> int:
+    """Return how many connections whoever listens on `port` has, or is about to have."""
     columns = (line.split() for line in (NET / "tcp").read_text().splitlines()[1:])
-    return any(local.endswith(f":{port:04X}") and state in OPEN for _, local, _, state, *_ in columns)
+    return sum(local.endswith(f":{port:04X}") and state in OPEN for _, local, _, state, *_ in columns)
 
 
 def _has_broken_connections(site: Site) -> bool:
