@@ -35,7 +35,7 @@ def start(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = 
         )
 
 
-def stop(process: subprocess.Popen[bytes], seconds: float = 15) -> None:
+def stop(process: subprocess.Popen[bytes], seconds: float = 60) -> None:
     """Ask `process` to end, and kill it when it has not ended after `seconds`."""
     process.terminate()
     try:

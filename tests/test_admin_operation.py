@@ -37,7 +37,7 @@ def pending(path: str, *, due_in: int | None = None, lease_ends_in: int | None =
     return PendingFile.objects.create(path=path, storage="blobstore", **times, **columns)
 
 
-def put_request(id: str, *, expires_in: int = 60, **columns: Any) -> PutRequest:
+def put_request(id: str, *, expires_in: int = 6000, **columns: Any) -> PutRequest:
     return PutRequest.objects.create(
         id=id,
         requester="7",
@@ -53,7 +53,7 @@ def put_request(id: str, *, expires_in: int = 60, **columns: Any) -> PutRequest:
 
 
 def one_of_each() -> list[Model]:
-    return [put("one", b"1"), put_request("r1"), pending("p1", due_in=60)]
+    return [put("one", b"1"), put_request("r1"), pending("p1", due_in=6000)]
 
 
 def test_nobody_can_add_change_or_delete_what_the_store_writes(database: str, stored: Stored) -> None:
@@ -165,9 +165,9 @@ def test_put_requests_show_their_state_and_not_their_nonce(database: str, stored
 
 
 def test_pending_files_show_whether_they_arrive_are_given_up_leave_or_are_due(database: str, stored: Stored) -> None:
-    arriving = pending("p1", lease_ends_in=60, managed_path="one.png", user="7")
+    arriving = pending("p1", lease_ends_in=6000, managed_path="one.png", user="7")
     given_up = pending("p2", lease_ends_in=-60, length=2048)
-    waiting, due = pending("p3", due_in=60), pending("p4", due_in=-60)
+    waiting, due = pending("p3", due_in=6000), pending("p4", due_in=-60)
     client = administrator()
     for state, row in {"arriving": arriving, "abandoned": given_up, "waiting": waiting, "due": due}.items():
         response = client.get(page(PendingFile, "changelist"), {"state": state})
@@ -182,7 +182,7 @@ def test_pending_files_show_whether_they_arrive_are_given_up_leave_or_are_due(da
 def test_rows_of_a_bucket_that_is_gone_are_still_shown(database: str, stored: Stored) -> None:
     gone = Bucket(name="never saved")
     put_request("r1", bucket_id=gone.pk)
-    pending("p1", due_in=60, bucket_id=gone.pk)
+    pending("p1", due_in=6000, bucket_id=gone.pk)
     client = administrator()
     for model, pk in ((PutRequest, "r1"), (PendingFile, "p1")):
         assert str(gone.pk) in text(client.get(page(model, "changelist")))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterable
 from contextlib import ExitStack
+from datetime import timedelta
 from functools import partial
-from threading import Event
 
 import pytest
+from django.db.models import F
 from django.db.models.functions import Now
 from pytest_django import Settings
 
+from django_blobstore.conf import conf
 from django_blobstore.errors import ResourceDeleted, ResourceNotFound
 from django_blobstore.managed import ManagedStorage
 from django_blobstore.models import ManagedResource, PendingFile, Resource
@@ -23,7 +24,7 @@ from tests.invariants import assert_empty, assert_settled
 from tests.stored import Stored
 from tests.storm import BUCKET, Actor, act
 from tests.streams import MIB, Generated, Stream, content_of, sha384
-from tests.together import child, in_background, outcomes, printed, results
+from tests.together import child, outcomes, printed, results
 
 ACTORS = 8
 PROCESSES = 4
@@ -134,26 +135,34 @@ def test_sweeps_at_once_share_the_work(database: str, stored: Stored) -> None:
     assert_empty(stored)
 
 
+class Clock:
+    """Stands still unless it is set forward, and then for the leases in the catalog too."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def set_forward(self, seconds: float) -> None:
+        self.now += seconds
+        PendingFile.objects.update(lease_until=F("lease_until") - timedelta(seconds=seconds))
+
+
 @pytest.mark.parametrize("storage_kind", ["files"])
-def test_no_sweep_touches_uploads_that_are_alive(database: str, stored: Stored, settings: Settings) -> None:
-    """They are slower than their lease, and never long without a byte."""
-    settings.BLOBSTORE = {"LEASE": 3}
-    store = ManagedStorage()
-    pauses = {at * 100_000: partial(time.sleep, 0.3) for at in range(11, 26)}
-    contents = [content_of(2_600_000, n) for n in range(3)]
-    uploads = [partial(store.put, BUCKET, f"path/{n}", Stream(content, pauses)) for n, content in enumerate(contents)]
-    stop = Event()
+def test_no_sweep_touches_an_upload_that_is_alive(
+    database: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is slower than its lease, and never long without a byte."""
+    clock, store = Clock(), ManagedStorage()
+    monkeypatch.setattr("django_blobstore.arrival.time", clock)
 
-    def sweep_on() -> None:
-        while not stop.wait(0.1):
-            sweep()
+    def pause() -> None:
+        clock.set_forward(conf.LEASE / 4)
+        assert sweep().total_files == 0
 
-    with in_background(sweep_on) as sweeper:
-        try:
-            results(*uploads)
-        finally:
-            stop.set()
-        sweeper.result()
-    for n, content in enumerate(contents):
-        assert store.get(BUCKET, f"path/{n}").read() == content
+    content = content_of(2_600_000)
+    store.put(BUCKET, "slow", Stream(content, dict.fromkeys(range(1_100_000, 2_600_000, 100_000), pause)))
+    assert clock.now > 3 * conf.LEASE
+    assert store.get(BUCKET, "slow").read() == content
     assert_settled(stored)

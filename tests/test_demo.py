@@ -23,8 +23,8 @@ from example_project.samples import samples
 from tests.conftest import need
 
 ROOT = Path(__file__).parent.parent
-SECONDS_TO_START = 120
-SECONDS_TO_END = 20
+SECONDS_TO_START = 240
+SECONDS_TO_END = 240
 
 
 class Demo:
@@ -53,7 +53,7 @@ class Demo:
         """A client that is logged in as the output says."""
         username, password = self.said("Log in").split(" / ")
         url = self.said("Admin").removesuffix("/admin/")
-        return httpx.Client(base_url=url, auth=(username, password), timeout=30, follow_redirects=True)
+        return httpx.Client(base_url=url, auth=(username, password), timeout=240, follow_redirects=True)
 
     def still_running(self) -> list[psutil.Process]:
         """Return the processes it had started that are alive."""
@@ -112,7 +112,7 @@ def admin_after_login(running: Demo) -> str:
     """Log in as the output says, in a session of its own, and return the first page."""
     url = running.said("Admin")
     username, password = running.said("Log in").split(" / ")
-    with httpx.Client(follow_redirects=True, timeout=30) as client:
+    with httpx.Client(follow_redirects=True, timeout=240) as client:
         page = client.get(f"{url}login/")
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text).group(1)
         form = {"username": username, "password": password, "csrfmiddlewaretoken": token, "next": "/admin/"}
@@ -195,7 +195,7 @@ def test_bytes_go_to_the_mongodb_that_is_given(tmp_path: Path, mongo_uri: str, w
 
 def test_mongod_that_cannot_start_is_named_with_its_last_words(tmp_path: Path) -> None:
     need(mongod.find_mongod(), "mongod")
-    children_before = psutil.Process().children()
+    children_before = set(psutil.Process().children())
     with pytest.raises(mongod.MongodFailed, match="unrecognised option '--no-such-option'"):
         mongod.Mongod(tmp_path, "--no-such-option").__enter__()
-    assert [child for child in psutil.Process().children() if is_alive(child)] == children_before
+    assert {child for child in psutil.Process().children() if is_alive(child)} <= children_before

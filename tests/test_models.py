@@ -306,8 +306,11 @@ def test_files_aimed_at_an_object_are_found_by_its_whole_name(database: str) -> 
 def test_a_request_is_forgotten_only_when_it_neither_counts_nor_can_be_answered(database: str) -> None:
     def request(id: str, created: timedelta, expires: timedelta) -> None:
         columns = {"sha384": "", "length": 0, "algorithm": "", "nonce": b"", "ranges": [], "path": "p"}
-        PutRequest.objects.create(id=id, expires_at=NOW + expires, **columns)
-        PutRequest.objects.filter(pk=id).update(created_at=NOW + created)
+        PutRequest.objects.create(id=id, expires_at=now + expires, **columns)
+        PutRequest.objects.filter(pk=id).update(created_at=now + created)
+
+    # It may be another day than when these tests were read.
+    now = timezone.now()
 
     day = timedelta(days=1)
     request("of today", timedelta(0), -timedelta(seconds=1))

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from functools import partial
 from threading import Event
 from uuid import uuid4
@@ -308,6 +309,7 @@ class TestProofOfAccess:
         settings.BLOBSTORE = {"PROOF_LIFETIME": 1e-6}
         store.put_for_bucket(BUCKET, "path", CONTENT)
         asked = store.put_for_bucket_request(BUCKET, "proven", HASH)
+        time.sleep(0.01)  # longer than the millisecond that is the least SQLite tells apart
         with pytest.raises(RequestExpired):
             store.proof_of_access_response(answer(CONTENT, asked, HASH))
         assert_settled(stored)

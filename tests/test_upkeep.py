@@ -78,8 +78,8 @@ def test_an_abandoned_upload_of_which_nothing_arrived_is_forgotten(database: str
 
 
 def test_a_live_upload_and_a_file_in_its_grace_stay(database: str, stored: Stored) -> None:
-    leave(stored, "aa/arriving", lease_until=Now() + timedelta(minutes=1))
-    leave(stored, "aa/later", discard=True, due_at=Now() + timedelta(minutes=1))
+    leave(stored, "aa/arriving", lease_until=Now() + timedelta(hours=1))
+    leave(stored, "aa/later", discard=True, due_at=Now() + timedelta(hours=1))
     assert sweep() == SweepReport()
     assert pending() == stored.names() == {"aa/arriving", "aa/later"}
 
@@ -109,7 +109,7 @@ def test_without_grace_nothing_is_left_for_the_sweep(database: str, stored: Stor
 def test_a_dry_run_tells_the_same_and_changes_nothing(database: str, stored: Stored) -> None:
     leave(stored, "aa/abandoned", lease_until=Now() - timedelta(seconds=1), offset=10)
     leave(stored, "aa/due", "aa/due too")
-    leave(stored, "aa/arriving", lease_until=Now() + timedelta(minutes=1), offset=10)
+    leave(stored, "aa/arriving", lease_until=Now() + timedelta(hours=1), offset=10)
     make_requests()
     before = list(PendingFile.objects.order_by("path").values()), stored.names()
     foreseen = sweep(dry_run=True)

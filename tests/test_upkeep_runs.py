@@ -277,11 +277,11 @@ def advance_killed(run: UpkeepRun, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_while_a_step_is_at_work_there_is_no_other_one(database: str, stored: Stored) -> None:
     put("a", b"content")
     run = begin(Kind.SCRUB)
-    UpkeepRun.objects.update(lease_until=timezone.now() + timedelta(minutes=1))
+    UpkeepRun.objects.update(lease_until=timezone.now() + timedelta(hours=1))
     assert not advance(run)
     assert Resource.objects.get().verified_at is None
     UpkeepRun.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-    assert advance(run, seconds=60)
+    assert advance(run, seconds=600)
     assert not advance(run), "It has ended."
     assert Resource.objects.get().verified_at
 
@@ -301,9 +301,9 @@ def test_a_large_content_at_which_steps_die_is_read_once_and_the_others_after_it
     monkeypatch.setattr(STEPS, "verify", die_at_large)
     run = begin(Kind.SCRUB)
     with pytest.raises(Killed):
-        advance(run, seconds=60)
+        advance(run, seconds=600)
     UpkeepRun.objects.update(lease_until=timezone.now())
-    assert advance(run, seconds=60)
+    assert advance(run, seconds=600)
     run.refresh_from_db()
     assert asked == [large.pk, small.pk]
     assert (run.total, run.figures["compared"]) == (2, 1)
@@ -320,7 +320,7 @@ def test_a_step_that_was_taken_for_dead_stops_and_writes_nothing(
 
     monkeypatch.setattr(STEPS, "verify", be_overtaken)
     run = begin(Kind.SCRUB)
-    assert not advance(run, seconds=60)
+    assert not advance(run, seconds=600)
     row = UpkeepRun.objects.get()
     assert (row.ended_at, row.figures) == (None, {})
 

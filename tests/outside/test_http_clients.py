@@ -16,6 +16,7 @@ import pytest
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource
 from tests import servers
+from tests.idleness import wait_until_idle
 from tests.invariants import assert_settled, assert_sound
 from tests.outside.programs import USER, curl, run
 from tests.rest import api
@@ -37,7 +38,9 @@ console.log(JSON.stringify({length: bytes.length, sha384: Buffer.from(hash).toSt
 def site(stored: Stored, database: str, kept_site: Callable[..., servers.Site]) -> Iterator[servers.Site]:
     """uvicorn before SQLite and files, gunicorn before PostgreSQL and GridFS."""
     api.administrator()
-    yield kept_site(servers.deployment(), *(servers.UVICORN if database == "default" else servers.GUNICORN))
+    site = kept_site(servers.deployment(), *(servers.UVICORN if database == "default" else servers.GUNICORN))
+    yield site
+    wait_until_idle(site)
     assert_sound(stored)
     assert_settled(stored)
 
@@ -112,7 +115,9 @@ def test_curl_uploads_a_file(folder: str, begun: Path, tmp_path: Path, header: s
 
 def test_curl_is_told_that_a_path_is_taken_before_it_sends_everything(url: str, begun: Path, tmp_path: Path) -> None:
     once = ("--header", "If-None-Match: *", "--upload-file", begun, "--write-out", "%{http_code}")
-    assert curl(*once, "--header", "Expect: 100-continue", url, directory=tmp_path).endswith("412")
+    # By default it waits for a second only, and then sends what nobody reads.
+    patient = ("--header", "Expect: 100-continue", "--expect100-timeout", 240)
+    assert curl(*once, *patient, url, directory=tmp_path).endswith("412")
     assert ManagedResource.objects.get().resource.sha384 == sha384(CONTENT)
 
 

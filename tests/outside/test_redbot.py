@@ -22,6 +22,8 @@ from tests.streams import MIB, content_of, sha384
 
 # Of fewer than 100 bytes, the part that REDbot asks for would be the whole, of which it warns.
 CONTENTS = {"text.txt": b"text\n" * 100, "big.bin": content_of(2 * MIB), "empty": b"", "page.html": b"<p>" * 100}
+# Of an answer that took five seconds to come it says that the clock is wrong, which is the same for both here.
+LATE = "DATE_INCORRECT"
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def test_redbot_finds_nothing_bad_and_nothing_to_warn_of(base: str, addresses: l
         for url in (address.format(path=path, sha384=sha384(content)) for address in addresses):
             notes = noted(run("redbot", "-o", "har", f"{base}/api/buckets/{bucket.pk}/{url}", directory=tmp_path))
             assert {"GOOD", "INFO"} & {note["level"] for note in notes}
-            found[url] = [note for note in notes if note["level"] in ("BAD", "WARN")]
+            found[url] = [note for note in notes if note["level"] in ("BAD", "WARN") and note["note_id"] != LATE]
     assert {url: notes for url, notes in found.items() if notes} == {}
 
 

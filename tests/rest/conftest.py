@@ -10,6 +10,7 @@ from pytest_django import Settings
 
 from django_blobstore.models import Bucket
 from tests import servers
+from tests.idleness import wait_until_idle
 from tests.rest import api
 from tests.stored import Stored, StoredInMemory, used_by_all
 
@@ -52,6 +53,14 @@ def site(server: str, stored: Stored, kept_site: Callable[[str, str], servers.Si
     """The REST interface on a running `server`, with the user root, who may do everything."""
     api.administrator()
     return kept_site(servers.deployment(), server)
+
+
+@pytest.fixture
+def logged(site: servers.Site) -> Callable[[], str]:
+    """Return what the site has logged since the test began: it stays, and other tests provoke errors."""
+    wait_until_idle(site)
+    begin = site.log.stat().st_size
+    return lambda: site.log.read_bytes()[begin:].decode(errors="replace")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pytest_django import Settings
 
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import Bucket, ManagedResource, Resource
+from tests.idleness import wait_until_idle
 from tests.invariants import assert_empty, assert_settled, assert_sound
 from tests.rest import api
 from tests.rest.raw_http import head, send
@@ -330,6 +331,7 @@ def test_a_client_that_hangs_up_leaves_no_file_open(
     for _ in range(3):
         with http.stream("GET", f"{objects}x") as got:
             next(got.iter_bytes())
+    wait_until_idle(site)
     if stored.kind != "files":
         return
     name = Resource.objects.get().path

@@ -26,11 +26,11 @@ from example_project.mongod import Mongod, MongodFailed, find_mongod
 HOST = "127.0.0.1"
 USERNAME = "admin"
 PASSWORD = "blobstore-demo"
-SECONDS_TO_START = 60
+SECONDS_TO_START = 120
 # A worker that has just been forked does not hear gunicorn's SIGTERM yet; it is killed after so long, by default 30.
 SECONDS_TO_END = 3
 # A sweep that is under way when all are killed looks for it three times, by default 15 s each.
-MILLISECONDS_TO_FIND_MONGOD = 4000
+MILLISECONDS_TO_FIND_MONGOD = 10_000
 
 
 @dataclass(frozen=True)
