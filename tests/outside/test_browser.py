@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.rest import api
 from tests.routers import OneDatabase
 from tests.stored import Stored
 
+PATIENCE = 120_000
 QUIET = ["--no-sandbox", "--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 FIRE = "console.log('FIRED');"
@@ -83,7 +85,7 @@ def chromium() -> Iterator[Any]:
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     try:
         with sync_playwright() as playwright:
-            yield playwright.chromium.launch(executable_path=EXECUTABLE, args=QUIET)
+            yield playwright.chromium.launch(executable_path=EXECUTABLE, args=QUIET, timeout=PATIENCE)
     finally:
         del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 
@@ -106,6 +108,7 @@ def context(chromium: Any, site: servers.Site, fired: list[str]) -> Iterator[Bro
     client = Client()
     client.force_login(User.objects.create_superuser("root", password=api.PASSWORD))
     context: BrowserContext = chromium.new_context(accept_downloads=False)
+    context.set_default_timeout(PATIENCE)
     context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": site.url}])
     context.on("console", lambda message: fired.append(message.text) if message.text == "FIRED" else None)
     yield context
@@ -127,14 +130,17 @@ def bare(content_type: str, text: str, route: Route) -> None:
     route.fulfill(body=text, headers={"Content-Type": content_type})
 
 
-def try_everything(context: BrowserContext, home: str, *urls: str) -> None:
-    """Open each of `urls`, then embed all of them in a page of their own site."""
+def try_everything(context: BrowserContext, home: str, *urls: str, until: Callable[[], object] = lambda: True) -> None:
+    """Open each of `urls`, then embed all of them in a page of their own site, and wait `until` something happened."""
     page = context.new_page()
     for url in urls:
         with contextlib.suppress(Error):  # a download is no page
             page.goto(url)
     page.goto(home)
     page.evaluate(EMBED, list(urls))
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not until() and time.monotonic() < deadline:
+        page.wait_for_timeout(50)
     page.close()
 
 
@@ -142,7 +148,7 @@ def test_nothing_that_was_uploaded_runs(context: BrowserContext, site: servers.S
     for name, (content_type, text) in UPLOADS.items():
         managed = ManagedStorage().put(Namespace(bucket="site"), name, text.encode(), content_type=content_type)
         urls = urls_of(managed, site)
-        assert [context.request.get(url).text() for url in urls] == [text] * 4
+        assert [context.request.get(url, timeout=PATIENCE).text() for url in urls] == [text] * 4
         try_everything(context, f"{site.url}/admin/", *urls)
         assert (name, fired) == (name, [])
 
@@ -151,6 +157,6 @@ def test_the_same_would_run_without_our_headers(context: BrowserContext, site: s
     for name in ("page.html", "page.xhtml", "image.svg", "script.js"):
         content_type, text = UPLOADS[name]
         context.route(f"**/{name}", partial(bare, content_type, text))
-        try_everything(context, f"{site.url}/admin/", f"{site.url}/{name}")
+        try_everything(context, f"{site.url}/admin/", f"{site.url}/{name}", until=lambda: fired)
         assert fired, name
         fired.clear()
