@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent.parent
 SECONDS_TO_START = 240
 SECONDS_TO_END = 240
 
+pytestmark = pytest.mark.timeout(1000)
+
 
 class Demo:
     """A running demo and what it has said so far."""

@@ -73,6 +73,7 @@ EMBED = """async urls => Promise.all(urls.map(async url => {
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.django_db(transaction=True, databases=["default"]),
     pytest.mark.parametrize("storage_kind", ["files"]),
 ]

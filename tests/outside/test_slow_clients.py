@@ -45,6 +45,7 @@ SLOW_BODY = ("-B", "-s", 100_000, "-x", 10, "-m", ACCEPT)
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.parametrize("storage_kind", ["files"]),
     pytest.mark.parametrize(
         "database", [pytest.param("sqlite", marks=pytest.mark.django_db(transaction=True))], indirect=True
