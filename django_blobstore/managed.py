@@ -39,7 +39,8 @@ __all__ = ["BlobFile", "ManagedStorage", "Namespace", "PutResponse", "RequestRes
 
 logger = logging.getLogger(__name__)
 
-REREADS = 3
+# How often an object may be replaced, and its bytes deleted, between a look at its row and one at its bytes.
+REREADS = 10
 BATCH = 500
 
 
