@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -14,7 +14,16 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from django_blobstore.managed import ManagedStorage, Namespace
-from django_blobstore.models import Bucket, ManagedResource, Measurement, PendingFile, Ranking, Resource, UpkeepRun
+from django_blobstore.models import (
+    Bucket,
+    ManagedResource,
+    Measurement,
+    PendingFile,
+    Ranking,
+    Resource,
+    UpkeepRun,
+    start_of_day,
+)
 from django_blobstore.storages.gridfs_bucket import named_id
 from django_blobstore.upkeep import ScrubReport, advance, audit, begin, measure, scrub, strangers, sweep
 from tests import damage
@@ -24,6 +33,7 @@ from tests.streams import MIB, content_of
 
 Kind = UpkeepRun.Kind
 AUDIT: Any = sys.modules["django_blobstore.upkeep.audit"]
+MEASURE: Any = sys.modules["django_blobstore.upkeep.measure"]
 RUNS: Any = sys.modules["django_blobstore.upkeep.runs"]
 SCRUB: Any = sys.modules["django_blobstore.upkeep.scrub"]
 STEPS: Any = sys.modules["django_blobstore.upkeep.steps"]
@@ -32,6 +42,14 @@ SWEEP: Any = sys.modules["django_blobstore.upkeep.sweep"]
 
 class Killed(BaseException):
     """Ends a step as the death of its process would, as far as the rows show."""
+
+
+@pytest.fixture
+def today(monkeypatch: pytest.MonkeyPatch) -> datetime:
+    """The day on which the test begins and, however near midnight is, ends."""
+    today = start_of_day()
+    monkeypatch.setattr(MEASURE, "start_of_day", lambda: today)
+    return today
 
 
 def put(path: str, content: bytes, bucket: str = "photos") -> ManagedResource:
@@ -345,13 +363,15 @@ def test_a_sweep_writes_down_the_totals_of_the_store_and_of_each_bucket(database
     assert rows == {"": (4, 17, 9), str(photos): (2, 8, 4), str(music): (2, 9, 9)}
 
 
-def test_the_totals_of_a_day_are_its_last_and_days_without_a_change_have_none(database: str, stored: Stored) -> None:
+def test_the_totals_of_a_day_are_its_last_and_days_without_a_change_have_none(
+    database: str, stored: Stored, today: datetime
+) -> None:
     put("a", b"1")
     measure()
     put("b", b"22")
     measure()
     assert sorted(row.logical_bytes for row in Measurement.objects.all()) == [3, 3]
-    yesterday = timezone.now() - timedelta(days=1)
+    yesterday = today - timedelta(days=1)
     Measurement.objects.update(day=yesterday.date(), measured_at=yesterday)
     measure()
     assert [row.bucket for row in Measurement.objects.exclude(day=yesterday.date())] == [None]
@@ -368,7 +388,7 @@ def test_totals_and_rankings_are_measured_a_part_at_a_time(database: str, stored
     assert Ranking.objects.get(bucket=None, by=Ranking.By.LENGTH).measured_at > first.measured_at
 
 
-def test_a_sweep_measures_once_an_hour(database: str, stored: Stored) -> None:
+def test_a_sweep_measures_once_an_hour(database: str, stored: Stored, today: datetime) -> None:
     sweep()
     put("a", b"1")
     sweep()
