@@ -40,7 +40,7 @@ from tests.together import child, in_background, outcomes, printed, results
 
 BUCKET, OTHER = Namespace("bucket"), Namespace("other")
 LARGE = content_of(MIB + 70_000)
-SECONDS = 60
+SECONDS = 120
 
 
 @pytest.fixture

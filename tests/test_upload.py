@@ -39,7 +39,7 @@ from tests.streams import MIB, SeekableStream, Stream, content_of, sha384
 from tests.together import child, in_background
 
 BUCKET = Namespace("bucket")
-SECONDS = 60
+SECONDS = 120
 CHUNK = 512 * 1024  # of GridFS
 LARGE = content_of(MIB + 70_000)
 # For what depends on the stream and the storage only.
