@@ -70,6 +70,7 @@ def admin(
     User.objects.create_superuser("root", password="open sesame")
     with OneDatabase.using("default"):
         context: BrowserContext = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+        context.set_default_timeout(chromium.PATIENCE)
         # Every browser asks for this; the site under test has none.
         context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
         page = context.new_page()
@@ -78,7 +79,8 @@ def admin(
         page.goto(f"{live_server.url}/admin/")
         page.fill("#id_username", "root")
         page.fill("#id_password", "open sesame")
-        page.click("[type=submit]")
+        with page.expect_navigation():
+            page.click("[type=submit]")
         yield page
         context.close()
 

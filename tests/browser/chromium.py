@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from django.contrib.auth.models import User
 from django.test import Client
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect
 
 # The first is the same browser without windows of its own, which takes a third of the time.
 EXECUTABLE = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), "")
@@ -24,6 +24,9 @@ QUIET = [
     # A name of this machine that, unlike its number, browsers take for a page from elsewhere that came unencrypted.
     "--host-resolver-rules=MAP insecure.test 127.0.0.1",
 ]
+# Nothing is to depend on how quick a machine is: what is expected or waited for may take long to come.
+PATIENCE = 60_000  # milliseconds
+expect.set_options(timeout=PATIENCE)
 Scheme = Literal["light", "dark"]
 # The rules of axe-core whose outcome depends on colours.
 OF_COLOURS = ("color-contrast", "link-in-text-block")
@@ -57,6 +60,7 @@ def visiting(
     client.force_login(user)
     options.setdefault("viewport", {"width": 1280, "height": 900})
     context = browser.new_context(base_url=url, color_scheme=scheme, **options)
+    context.set_default_timeout(PATIENCE)
     context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": url}])
     # Every browser asks for this; the site under test has none.
     context.route("**/favicon.ico", lambda route: route.fulfill(status=204))

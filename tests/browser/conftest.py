@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from pytest_django import Settings
 
 from tests import servers
@@ -21,8 +21,6 @@ from tests.stored import Stored, used_by_all
 
 HERE = Path(__file__).parent
 DATABASE = "postgresql" if HAS_POSTGRESQL else "sqlite"
-# Nothing is to depend on how quick a machine is: what is expected may take long to come.
-expect.set_options(timeout=60_000)
 UNDER_A_POLICY = {"DJANGO_SETTINGS_MODULE": "tests.browser.settings"}
 
 

@@ -18,13 +18,12 @@ from playwright.sync_api import BrowserContext, Error, Route, sync_playwright
 from django_blobstore.managed import ManagedStorage, Namespace
 from django_blobstore.models import ManagedResource
 from tests import servers
-from tests.browser.chromium import EXECUTABLE
+from tests.browser.chromium import EXECUTABLE, PATIENCE
 from tests.conftest import need
 from tests.rest import api
 from tests.routers import OneDatabase
 from tests.stored import Stored
 
-PATIENCE = 120_000
 QUIET = ["--no-sandbox", "--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 FIRE = "console.log('FIRED');"
