@@ -64,7 +64,10 @@ def test_the_name_of_the_file_is_the_end_of_the_path(
 @files_only
 @pytest.mark.parametrize("content_type", ["", "html", "text/html\r\nX-Evil: 1", "text/html\n", "té/xt"])
 def test_a_content_type_that_is_none_is_sent_as_unknown_bytes(database: str, stored: Stored, content_type: str) -> None:
-    response = administrator().get(put("page", content_type=content_type))
+    url = put("page")
+    # The store takes none that has control characters; a row may come from elsewhere.
+    ManagedResource.objects.update(content_type=content_type)
+    response = administrator().get(url)
     assert response["Content-Type"] == "application/octet-stream"
     assert "X-Evil" not in response
 
