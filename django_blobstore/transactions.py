@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from django.db import Error, connections, transaction
@@ -34,9 +34,7 @@ def transact(using: str, work: Callable[[], T], *, durable: bool = False) -> T:
     Inside a transaction of the caller it runs once: only whoever began that can run it again. Raises `CatalogBusy`
     after the last time, and `RuntimeError`, as Django does, if it is to be `durable` inside a transaction.
     """
-    if durable:
-        _require_no_transaction(using)
-    return _tried(using, work, lambda: transaction.atomic(using=using, durable=durable))
+    return _tried(using, work, lambda: _durable(using) if durable else transaction.atomic(using=using))
 
 
 def commit_alone(using: str, statement: Callable[[], T]) -> T:
@@ -49,15 +47,18 @@ def commit_alone(using: str, statement: Callable[[], T]) -> T:
     return transact(using, statement, durable=True)
 
 
-def _require_no_transaction(using: str) -> None:
-    # As Django asks it: the transaction of a TestCase is no obstacle.
-    blocks = connections[using].atomic_blocks
-    if blocks and not getattr(blocks[-1], "_from_testcase", False):
-        raise RuntimeError(
-            "This is committed by itself, so that a crash leaves no file nobody knows, and cannot be part of an atomic "
-            "block: call it outside, or after the commit (transaction.on_commit). ManagedStorage.put(…, durable=False) "
-            "makes the object with the block."
-        )
+@contextmanager
+def _durable(using: str) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(transaction.atomic(using=using, durable=True))
+        except RuntimeError as error:
+            raise RuntimeError(
+                "This is committed by itself, so that a crash leaves no file nobody knows, and cannot be part of an "
+                "atomic block: call it outside, or after the commit (transaction.on_commit). "
+                "ManagedStorage.put(…, durable=False) makes the object with the block."
+            ) from error
+        yield
 
 
 def _tried(using: str, work: Callable[[], T], transaction_of: Callable[[], AbstractContextManager[Any]]) -> T:
