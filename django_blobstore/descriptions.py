@@ -11,9 +11,9 @@ from django_blobstore.errors import InvalidContentType, InvalidMetadata
 
 MAX_TYPE_LENGTH = 255
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-# What JSON can say and PostgreSQL cannot keep.
-_UNKEPT = re.compile("[\x00\ud800-\udfff]")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# What Python and JSON can say and PostgreSQL cannot keep.
+UNKEPT = re.compile("[\x00\ud800-\udfff]")
 
 
 def check_content_type(content_type: str) -> str:
@@ -23,7 +23,7 @@ def check_content_type(content_type: str) -> str:
     """
     if len(content_type) > MAX_TYPE_LENGTH:
         raise InvalidContentType(content_type, f"it has {len(content_type)} characters, more than {MAX_TYPE_LENGTH}")
-    if _CONTROL.search(content_type):
+    if CONTROL.search(content_type):
         raise InvalidContentType(content_type, "it has a control character or lone surrogate")
     return content_type
 
@@ -41,7 +41,7 @@ def clean_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidMetadata(cleaned, f"it cannot be written as JSON ({error})") from error
     for text in _texts(cleaned):
-        if _UNKEPT.search(text):
+        if UNKEPT.search(text):
             raise InvalidMetadata(text, "it has a NUL character or lone surrogate")
     return cleaned
 

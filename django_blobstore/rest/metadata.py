@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from django.http import HttpRequest
 
+from django_blobstore.descriptions import CONTROL
 from django_blobstore.models import ManagedResource
 from django_blobstore.rest.problems import Problem
 
@@ -22,7 +23,6 @@ MAX_NAMES = 32
 MAX_BYTES = 2048
 
 NAME = re.compile("[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _AS_THEY_ARE = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 _OUTER_SPACES = re.compile("^ +| +$")
 
@@ -60,7 +60,7 @@ def _fault(name: str, value: object) -> str:
         return "a name has at most 64 lower-case letters, digits and, between them, hyphens"
     if not isinstance(value, str):
         return "a value is text"
-    return "a value has no control character or lone surrogate" if _CONTROL.search(value) else ""
+    return "a value has no control character or lone surrogate" if CONTROL.search(value) else ""
 
 
 def _decoded(name: str, value: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from datetime import datetime
 from functools import partial
@@ -13,6 +12,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from django_blobstore.catalog import ResourceCatalog, StoredFile
+from django_blobstore.descriptions import UNKEPT
 from django_blobstore.failpoints import reach
 from django_blobstore.models import PendingFile, Resource
 from django_blobstore.resource_storage import ResourceStorage, is_fresh_path
@@ -25,8 +25,6 @@ T = TypeVar("T")
 
 BATCH = 1000
 BATCH_OF_PATHS = 10_000
-# A file may be called so, in a directory or in GridFS, but no row can say it.
-_UNSPEAKABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class Strangers:
@@ -53,7 +51,7 @@ class Strangers:
         """Look at the files after `place`, and yield after each batch where the next one begins and how many it had."""
         for names in _batches(inventory.names(self._storage.storage, after=place)):
             self._check_files(self._unnamed(names))
-            place = next((name for name in reversed(names) if not _UNSPEAKABLE.search(name)), place)
+            place = next((name for name in reversed(names) if not UNKEPT.search(name)), place)
             yield place, len(names)
 
     def among_chunks(self, place: str) -> Iterator[tuple[str, int]]:
@@ -67,7 +65,8 @@ class Strangers:
 
         Whatever storage the row says: two aliases may be of the same files.
         """
-        unspeakable = set(filter(_UNSPEAKABLE.search, names))
+        # A file may be called so, in a directory or in GridFS, but no row can say it.
+        unspeakable = set(filter(UNKEPT.search, names))
         unnamed = set(names) - unspeakable
         for rows in (self._pending, self._resources, self._pending):
             if unnamed:
